@@ -1,0 +1,1 @@
+"""An ingestion gateway in front of Apache Airflow."""

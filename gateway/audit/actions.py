@@ -1,0 +1,30 @@
+"""The vocabulary of the audit trail: object, then what was done to it."""
+
+from __future__ import annotations
+
+BATCH_CREATED = "batch.created"
+BATCH_CANCELED = "batch.canceled"
+BATCH_EXPIRED = "batch.expired"
+BATCH_SEALED = "batch.sealed"
+FILE_RECEIVED = "file.received"
+FILE_DELETED = "file.deleted"
+FILE_EXPIRED = "file.expired"
+JOB_QUEUED = "job.queued"
+JOB_DISPATCHED = "job.dispatched"
+JOB_BLOCKED = "job.blocked"
+JOB_STARTED = "job.started"
+JOB_FINISHED = "job.finished"
+JOB_CANCELED = "job.canceled"
+JOB_RETRIED = "job.retried"
+LOGIN_SUCCEEDED = "login.succeeded"
+LOGIN_FAILED = "login.failed"
+TOKEN_REVOKED = "token.revoked"  # noqa: S105 - a name, not a secret
+TOKEN_REUSED = "token.reused"  # noqa: S105 - a name, not a secret
+CLIENT_APPLIED = "client.applied"
+CLIENT_SUSPENDED = "client.suspended"
+CLIENT_RESUMED = "client.resumed"
+CLIENT_OFFBOARDED = "client.offboarded"
+MESSAGE_QUARANTINED = "message.quarantined"
+RECONCILED = "gateway.reconciled"
+AUDIT_READ = "audit.read"
+KEY_ROTATED = "key.rotated"

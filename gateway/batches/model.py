@@ -1,0 +1,116 @@
+"""Tables of deliveries. Every query on them takes the caller's client."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from gateway.database import Base
+
+
+class Batch(Base):
+    """One delivery. ``reserved_bytes`` and ``file_count`` are its part of the quota."""
+
+    __tablename__ = "batch"
+    __table_args__ = (
+        ForeignKeyConstraint(["client", "project"], ["project.client", "project.name"]),
+        CheckConstraint(
+            "state IN ('open', 'sealed', 'canceled', 'expired', 'purged')", name="state"
+        ),
+        CheckConstraint("mode IN ('load', 'validate')", name="mode"),
+        Index(
+            "uq_batch_live_reference",
+            "client",
+            "project",
+            "reference",
+            unique=True,
+            postgresql_where=text("state IN ('open', 'sealed')"),
+        ),
+        Index("ix_batch_client_id", "client", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    client: Mapped[str]
+    project: Mapped[str]
+    reference: Mapped[str]
+    mode: Mapped[str] = mapped_column(default="load")
+    period_start: Mapped[str | None]
+    period_end: Mapped[str | None]
+    details: Mapped[dict[str, Any]] = mapped_column("metadata")
+    supersedes: Mapped[str | None]
+    state: Mapped[str] = mapped_column(default="open")
+    reserved_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    file_count: Mapped[int] = mapped_column(default=0)
+    version: Mapped[int] = mapped_column(default=1)
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    sealed_at: Mapped[datetime | None]
+
+
+class File(Base):
+    """One file of a batch. ``upload`` names the attempt that owns a pending row (fencing)."""
+
+    __tablename__ = "file"
+    __table_args__ = (
+        UniqueConstraint("batch_id", "collision_key"),
+        CheckConstraint("state IN ('pending', 'complete', 'error')", name="state"),
+        CheckConstraint(
+            "state <> 'complete' OR (size_bytes IS NOT NULL AND sha256 IS NOT NULL)",
+            name="complete_is_known",
+        ),
+    )
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batch.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    collision_key: Mapped[str]
+    state: Mapped[str] = mapped_column(default="pending")
+    upload: Mapped[str]
+    reserved_bytes: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[str | None]
+    media_type: Mapped[str | None]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    completed_at: Mapped[datetime | None]
+
+
+class Manifest(Base):
+    """A sealed batch's immutable list of files: the exact bytes, and the same signed."""
+
+    __tablename__ = "manifest"
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batch.id"), primary_key=True)
+    document: Mapped[bytes] = mapped_column(LargeBinary)
+    sha256: Mapped[str]
+    receipt: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class IdempotencyKey(Base):
+    """An answer given once, kept to be given again."""
+
+    __tablename__ = "idempotency_key"
+
+    client: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[str]
+    status: Mapped[int]
+    location: Mapped[str | None]
+    body: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)

@@ -1,0 +1,1 @@
+"""Clients, their projects, contracts and quotas. Touches only its own tables."""

@@ -1,0 +1,253 @@
+"""Every setting of the gateway, read once from ``GATEWAY_*`` environment variables.
+
+``GATEWAY_<SECTION>_<FIELD>`` names a field; a secret may also be given as
+``GATEWAY_<SECTION>_<FIELD>_FILE``, the path of a file that holds it. A variable
+nobody knows is refused: a misspelt limit must not silently be no limit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+PREFIX = "GATEWAY_"
+
+
+class SettingsError(Exception):
+    """The configuration is unusable; the text has one line for each cause."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Database(_Section):
+    """Postgres: one database for the gateway."""
+
+    url: SecretStr = Field(description="postgresql+psycopg2://user:password@host:port/name")
+    pool_size: int = Field(20, ge=2, le=200)
+    pool_timeout_seconds: float = Field(5.0, gt=0, le=30)
+    statement_timeout_seconds: float = Field(15.0, gt=0, le=300)
+
+
+class Ldap(_Section):
+    """The directory in which people, service accounts and groups live."""
+
+    url: str = Field(description="ldaps://host:port, or ldap://host:port with START_TLS=true")
+    ca_path: Path | None = Field(None, description="PEM bundle that signs the directory's cert")
+    start_tls: bool = False
+    bind_dn: str = Field(description="account used for searches only")
+    bind_password: SecretStr
+    base_dn: str
+    people_rdn: str = "ou=people"
+    services_rdn: str = "ou=services"
+    groups_rdn: str = "ou=groups"
+    login_attribute: str = "uid"
+    timeout_seconds: float = Field(5.0, gt=0, le=5)
+    pool_size: int = Field(8, ge=1, le=64)
+    cache_seconds: int = Field(60, ge=0, le=60, description="how long group membership is believed")
+
+
+class Roles(_Section):
+    """Names of the groups that give roles; ``{client}`` stands for the client's name."""
+
+    uploaders: str = "{client}-uploaders"
+    viewers: str = "{client}-viewers"
+    operators: str = "{client}-operators"
+    auditors: str = "gateway-auditors"
+    admins: str = "gateway-admins"
+    platform: str = Field("gateway-platform", description="the Airflow deployment's own account")
+
+
+class Tokens(_Section):
+    """Signing keys and the life of what they sign."""
+
+    issuer: str = Field(description="the gateway's public base URL")
+    audience: str = "gateway"
+    keys_dir: Path = Field(description="directory of EC P-256 private keys, mode 0700")
+    access_seconds: int = Field(900, ge=30, le=900)
+    refresh_seconds: int = Field(43_200, ge=60, le=2_592_000)
+    trigger_seconds: int = Field(60, ge=10, le=300)
+
+
+class Throttle(_Section):
+    """How many wrong passwords are taken before an account or address has to wait."""
+
+    account_failures: int = Field(10, ge=1)
+    address_failures: int = Field(50, ge=1)
+    window_seconds: int = Field(300, ge=1)
+
+
+class Landing(_Section):
+    """The landing zone."""
+
+    root: Path = Field(description="directory of the landing zone; .parts/ lies inside")
+    min_free_bytes: int = Field(64 * 1024**2, ge=0, description="kept free; less answers 507")
+    part_max_age_seconds: int = Field(86_400, ge=60)
+
+
+class Airflow(_Section):
+    """The Airflow deployment behind the gateway."""
+
+    url: str = Field(description="base URL of the Airflow API server")
+    ui_url: str | None = Field(None, description="what people open in a browser; default: url")
+    audience: str = "airflow"
+    registry_path: Path = Field(description="file the DAG factory reads; written by onboarding")
+    timeout_seconds: float = Field(5.0, gt=0, le=30)
+
+
+class Batches(_Section):
+    """Life of a batch."""
+
+    open_max_age_seconds: int = Field(7 * 86_400, ge=60, description="then an open batch expires")
+    idempotency_seconds: int = Field(86_400, ge=60)
+
+
+class Server(_Section):
+    """The HTTP server."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65_535)
+    workers: int = Field(1, ge=1, le=64)
+    json_body_bytes: int = Field(1024**2, ge=1024)
+    body_idle_seconds: float = Field(30.0, gt=0, description="a body silent for longer is dropped")
+    trusted_proxies: str = Field("", description="comma-separated addresses whose X-Forwarded-For")
+
+
+class Worker(_Section):
+    """The background loop."""
+
+    poll_seconds: float = Field(2.0, gt=0, description="fallback where LISTEN/NOTIFY is silent")
+    watch_seconds: float = Field(0.4, gt=0, description="between two looks at active runs")
+    claim_seconds: int = Field(30, ge=5)
+    max_attempts: int = Field(50, ge=1, description="then a message is quarantined")
+    sweep_seconds: float = Field(60.0, gt=0)
+
+
+class Log(_Section):
+    """Logging."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(_Section):
+    """All settings; built once, in ``gateway.bootstrap``."""
+
+    secrets: ClassVar[frozenset[str]] = frozenset({"DATABASE_URL", "LDAP_BIND_PASSWORD"})
+
+    database: Database
+    ldap: Ldap
+    roles: Roles = Roles()
+    tokens: Tokens
+    throttle: Throttle = Throttle()
+    landing: Landing
+    airflow: Airflow
+    batches: Batches = Batches()
+    server: Server = Server()
+    worker: Worker = Worker()
+    log: Log = Log()
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Parameters
+    ----------
+    environment
+        Defaults to the process's own.
+
+    Raises
+    ------
+    SettingsError
+        A variable is missing, unknown, unreadable or out of its bounds.
+    """
+    given = os.environ if environment is None else environment
+    sections: dict[str, dict[str, Any]] = {}
+    for name, text in sorted(given.items()):
+        if name.startswith(PREFIX) and name not in CLIENT_VARIABLES:
+            section, field, value = _variable(name, text)
+            sections.setdefault(section, {})[field] = value
+    for name, info in Settings.model_fields.items():
+        if info.is_required():
+            sections.setdefault(name, {})
+    try:
+        return Settings.model_validate(sections)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_line(each) for each in error.errors())) from None
+
+
+def database(environment: Mapping[str, str] | None = None) -> Database:
+    """Read the database's settings alone: all that a migration needs.
+
+    Raises
+    ------
+    SettingsError
+        As ``load``.
+    """
+    given = os.environ if environment is None else environment
+    fields = {}
+    for name in sorted(each for each in given if each.startswith(f"{PREFIX}DATABASE_")):
+        _, field, value = _variable(name, given[name])
+        fields[field] = value
+    try:
+        return Database.model_validate(fields)
+    except ValidationError as error:
+        found = [{**each, "loc": ("database", *each["loc"])} for each in error.errors()]
+        raise SettingsError("\n".join(_line(each) for each in found)) from None
+
+
+# Read by the client commands, which may run in the same shell as the operators'.
+CLIENT_VARIABLES = frozenset(
+    {
+        "GATEWAY_URL",
+        "GATEWAY_USER",
+        "GATEWAY_PASSWORD",
+        "GATEWAY_PASSWORD_FILE",
+        "GATEWAY_CA_FILE",
+    }
+)
+
+
+def names() -> list[str]:
+    """Return every variable's name, secrets' ``_FILE`` forms not included."""
+    return [
+        f"{PREFIX}{section}_{field}".upper()
+        for section, info in Settings.model_fields.items()
+        for field in _fields(info.annotation)
+    ]
+
+
+def _fields(section: object) -> list[str]:
+    return list(section.model_fields) if isinstance(section, type(BaseModel)) else []
+
+
+def _variable(name: str, text: str) -> tuple[str, str, str]:
+    key = name.removeprefix(PREFIX)
+    if key.endswith("_FILE") and key.removesuffix("_FILE") in Settings.secrets:
+        key, text = key.removesuffix("_FILE"), _secret_from(name, Path(text))
+    section, _, field = key.lower().partition("_")
+    if section not in Settings.model_fields or not field:
+        message = f"{name}: no such setting"
+        raise SettingsError(message)
+    return section, field, text
+
+
+def _secret_from(name: str, path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        message = f"{name}: cannot be read ({error.strerror})"
+        raise SettingsError(message) from None
+
+
+def _line(error: Any) -> str:
+    name = PREFIX + "_".join(str(part) for part in error["loc"]).upper()
+    if error["type"] == "missing":
+        return f"{name}: must be set"
+    if error["type"] == "extra_forbidden":
+        return f"{name}: no such setting"
+    return f"{name}: {error['msg']}"

@@ -1,0 +1,184 @@
+"""Real parts for every test: Postgres, OpenLDAP, the application and its landing zone.
+
+Servers are started once a session; each test gets a database of its own, cloned from a migrated
+template, and an empty landing zone. Nothing of ours is patched.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg2
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session, sessionmaker
+from starlette.testclient import TestClient
+
+from deploy.local import directory as local_directory
+from deploy.local import postgres as local_postgres
+from deploy.local.directory import Directory as DirectoryServer
+from deploy.local.postgres import Postgres
+from gateway import database, settings
+from gateway.identity import tokens
+
+if TYPE_CHECKING:
+    from gateway.bootstrap import Services
+
+REPOSITORY = Path(__file__).parent.parent
+_numbers = itertools.count(1)
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def run_dir() -> Iterator[Path]:
+    """A short path: socket names below it are limited to about a hundred characters."""
+    with tempfile.TemporaryDirectory(prefix="gw-test-") as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(run_dir: Path) -> Iterator[Postgres]:
+    """A private Postgres, without fsync."""
+    with local_postgres.start(run_dir / "postgres", free_port(), fsync=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def directory_server(run_dir: Path) -> Iterator[DirectoryServer]:
+    """A private slapd with the demo's accounts and groups. Tests leave it as they found it."""
+    with local_directory.start(run_dir / "directory", free_port()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: Postgres) -> str:
+    """The name of a migrated, empty database."""
+    url = postgres_server.create_database("template", "gateway", "gateway")
+    config = Config(REPOSITORY / "alembic.ini")
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    engine.dispose()
+    return "template"
+
+
+@pytest.fixture
+def database_url(postgres_server: Postgres, template_database: str) -> Iterator[str]:
+    """The URL of a database of this test's own."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    superuser = postgres_server.superuser_url.replace("+psycopg2", "")
+    connection = psycopg2.connect(superuser)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} OWNER gateway")
+        yield local_postgres.url("gateway", "gateway", postgres_server.port, name)
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
+
+
+@pytest.fixture(scope="session")
+def keys_dir(run_dir: Path) -> Path:
+    """A directory with one signing key."""
+    path = run_dir / "keys"
+    path.mkdir(mode=0o700)
+    tokens.rotate(path)
+    return path
+
+
+@pytest.fixture
+def environment(
+    database_url: str, directory_server: DirectoryServer, keys_dir: Path, tmp_path: Path
+) -> dict[str, str]:
+    """The variables a gateway of this test's own is configured by."""
+    landing = tmp_path / "landing"
+    landing.mkdir(mode=0o750)
+    return {
+        "GATEWAY_DATABASE_URL": database_url,
+        "GATEWAY_DATABASE_POOL_SIZE": "10",
+        "GATEWAY_LDAP_URL": directory_server.url,
+        "GATEWAY_LDAP_CA_PATH": str(directory_server.ca_path),
+        "GATEWAY_LDAP_BIND_DN": directory_server.bind_dn,
+        "GATEWAY_LDAP_BIND_PASSWORD": directory_server.bind_password,
+        "GATEWAY_LDAP_BASE_DN": directory_server.base_dn,
+        "GATEWAY_TOKENS_ISSUER": "http://gateway.test",
+        "GATEWAY_TOKENS_KEYS_DIR": str(keys_dir),
+        "GATEWAY_LANDING_ROOT": str(landing),
+        "GATEWAY_LANDING_MIN_FREE_BYTES": "0",
+        "GATEWAY_AIRFLOW_URL": "http://127.0.0.1:9",
+        "GATEWAY_AIRFLOW_REGISTRY_PATH": str(tmp_path / "registry.json"),
+        "GATEWAY_LOG_LEVEL": "warning",
+    }
+
+
+@pytest.fixture
+def config(environment: dict[str, str]) -> settings.Settings:
+    """The settings read from ``environment``."""
+    return settings.load(environment)
+
+
+@pytest.fixture
+def services(config: settings.Settings) -> Iterator[Services]:
+    """The gateway's parts, as the worker and the commands have them."""
+    from gateway import bootstrap
+
+    built = bootstrap.build(config)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def sessions(config: settings.Settings) -> Iterator[sessionmaker[Session]]:
+    """The factory of sessions on this test's database."""
+    engine = database.connect(config.database)
+    yield database.sessions(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def client(config: settings.Settings) -> Iterator[TestClient]:
+    """The application, spoken to in process."""
+    from gateway.app import create_app
+
+    with TestClient(create_app(config), raise_server_exceptions=False) as speaker:
+        yield speaker
+
+
+@pytest.fixture
+def token(client: TestClient, directory_server: DirectoryServer) -> Callable[[str], str]:
+    """Return a function that signs an account of the directory in, as it would itself."""
+
+    def sign_in(user: str, **fields: str) -> str:
+        password = directory_server.passwords[user]
+        is_service = user in local_directory.SERVICES
+        form = {"grant_type": "client_credentials"} if is_service else {"grant_type": "password"}
+        person = {} if is_service else {"username": user, "password": password}
+        basic = (user, password) if is_service else None
+        answer = client.post("/v1/token", data={**form, **person, **fields}, auth=basic)  # type: ignore[arg-type]
+        assert answer.status_code == 200, answer.text
+        issued: str = answer.json()["access_token"]
+        return issued
+
+    return sign_in
+
+
+@pytest.fixture
+def bearer(token: Callable[[str], str]) -> Callable[[str], dict[str, str]]:
+    """Return a function that gives an account's Authorization header."""
+    return lambda user: {"Authorization": f"Bearer {token(user)}"}
