@@ -1,0 +1,1 @@
+"""From one client file to everything a client needs; idempotent and resumable."""

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.onboarding import spec
+from gateway.onboarding.spec import SpecError
+from tests.factories import CONTRACT
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    base = {
+        "client": "acme",
+        "name": "Acme Air",
+        "limits": {"file_bytes": "50GiB", "batch_bytes": 1000},
+        "projects": {"flights": {"contract": copy.deepcopy(CONTRACT)}},
+    }
+    return {**base, **changes}
+
+
+def test_sizes_and_defaults_are_understood() -> None:
+    parsed = spec.parse(document())
+    assert parsed.limits.file_bytes == 50 * 1024**3
+    assert parsed.limits.batch_bytes == 1000
+    assert parsed.limits.open_batches == 20
+    assert parsed.projects["flights"].retention.landing == "90d"
+    assert parsed.projects["flights"].on_reject.policy == "reject-rows"
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"client": "Acme"}, "client"),
+        ({"client": "../acme"}, "client"),
+        ({"limits": {"file_bytes": "lots"}}, "limits/file_bytes"),
+        ({"limits": {"file_bites": 1}}, "limits/file_bites"),
+        ({"projects": {}}, "projects"),
+        ({"projects": {"a/b": {"contract": CONTRACT}}}, "projects/a/b"),
+        ({"projects": {"f": {"contract": CONTRACT, "engine": "magic"}}}, "projects/f/engine"),
+        ({"projects": {"f": {"contract": {}}}}, "projects/f/contract/apiVersion"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_an_impossible_file_is_refused_where_it_is_wrong(
+    changes: dict[str, Any], pointer: str
+) -> None:
+    with pytest.raises(SpecError) as refused:
+        spec.parse(document(**changes))
+    assert pointer in [fault.pointer for fault in refused.value.errors]
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ({"logicalType": "magic"}, "Input should be"),
+        ({"logicalType": "integer", "logicalTypeOptions": {"pattern": "x"}}, "says nothing"),
+        (
+            {"logicalType": "integer", "logicalTypeOptions": {"minimum": 9, "maximum": 1}},
+            "no value can be right",
+        ),
+        ({"logicalType": "string", "logicalTypeOptions": {"pattern": "("}}, "regular expression"),
+        ({"logicalType": "array"}, "not taken"),
+    ],
+)
+def test_a_contract_that_contradicts_itself_is_refused(column: dict[str, Any], says: str) -> None:
+    contract = copy.deepcopy(CONTRACT)
+    contract["schema"][0]["properties"].append({"name": "extra", **column})
+    with pytest.raises(SpecError) as refused:
+        spec.parse(document(projects={"flights": {"contract": contract}}))
+    assert any(says in fault.detail for fault in refused.value.errors)
+
+
+def test_repeated_columns_and_tables_are_refused() -> None:
+    contract = copy.deepcopy(CONTRACT)
+    contract["schema"][0]["properties"].append({"name": "ID", "logicalType": "string"})
+    with pytest.raises(SpecError) as refused:
+        spec.parse(document(projects={"flights": {"contract": contract}}))
+    assert "id is there 2 times" in refused.value.errors[0].detail
+
+
+def test_the_line_of_a_fault_is_named_in_the_file_that_holds_it(tmp_path: Path) -> None:
+    contract = copy.deepcopy(CONTRACT)
+    contract["schema"][0]["properties"][1]["logicalType"] = "magic"
+    (tmp_path / "f.odcs.yaml").write_text(yaml.safe_dump(contract, sort_keys=False))
+    lines = ["client: acme", "name: Acme", "limits: {file_bytes: lots}"]
+    lines += ["projects:", "  flights:", "    contract: f.odcs.yaml"]
+    (tmp_path / "acme.yaml").write_text("\n".join(lines))
+    with pytest.raises(SpecError) as refused:
+        spec.read(tmp_path / "acme.yaml")
+    assert refused.value.errors[0].pointer == f"{tmp_path}/acme.yaml:3"
+    (tmp_path / "acme.yaml").write_text("\n".join([*lines[:2], *lines[3:]]))
+    with pytest.raises(SpecError) as refused:
+        spec.read(tmp_path / "acme.yaml")
+    text = (tmp_path / "f.odcs.yaml").read_text().splitlines()
+    line = next(n for n, each in enumerate(text, 1) if "magic" in each)
+    assert refused.value.errors[0].pointer == f"{tmp_path}/f.odcs.yaml:{line}"
+
+
+def test_a_missing_contract_names_the_line_that_asks_for_it(tmp_path: Path) -> None:
+    text = "client: acme\nname: Acme\nprojects:\n  flights:\n    contract: nowhere.yaml\n"
+    (tmp_path / "acme.yaml").write_text(text)
+    with pytest.raises(SpecError) as refused:
+        spec.read(tmp_path / "acme.yaml")
+    assert refused.value.errors[0].pointer == f"{tmp_path}/acme.yaml:5"
+
+
+def test_broken_yaml_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "acme.yaml").write_text("client: acme\nname: [")
+    with pytest.raises(SpecError) as refused:
+        spec.read(tmp_path / "acme.yaml")
+    assert refused.value.errors[0].pointer.startswith(f"{tmp_path}/acme.yaml:")
