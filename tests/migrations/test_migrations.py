@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from deploy.local.postgres import Postgres
+from sqlalchemy import Connection, create_engine, inspect
+from tests.parts import REPOSITORY
+
+
+@pytest.fixture
+def empty(postgres_server: Postgres) -> Iterator[Connection]:
+    url = postgres_server.create_database("migrations", "gateway", "gateway")
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+        connection.commit()
+        yield connection
+    engine.dispose()
+
+
+def alembic(connection: Connection) -> Config:
+    config = Config(REPOSITORY / "alembic.ini")
+    config.attributes["connection"] = connection
+    return config
+
+
+def test_every_step_goes_up_down_and_up_again(empty: Connection) -> None:
+    config = alembic(empty)
+    revisions = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
+    for revision in reversed(revisions):
+        command.upgrade(config, revision)
+        command.downgrade(config, "-1")
+        command.upgrade(config, revision)
+    command.downgrade(config, "base")
+    assert inspect(empty).get_table_names() == ["alembic_version"]
+    command.upgrade(config, "head")
+
+
+def test_the_tables_are_those_of_the_models(empty: Connection) -> None:
+    config = alembic(empty)
+    command.upgrade(config, "head")
+    command.check(config)
