@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from gateway import web
-from gateway.errors import InvalidRequestError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gateway import web
+from gateway.errors import InvalidRequestError
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from deploy.local.postgres import Postgres
-from gateway.errors import GatewayError
-from gateway.web import _kinds
 from starlette.testclient import TestClient
+
+from deploy.local.postgres import Postgres
+from gateway import web
+from gateway.errors import GatewayError
 
 
 def test_an_unknown_address_is_a_problem(client: TestClient) -> None:
@@ -27,7 +28,7 @@ def test_another_method_is_a_problem(client: TestClient) -> None:
 
 
 def test_every_problem_has_its_page(client: TestClient) -> None:
-    for kind in _kinds():
+    for kind in web.kinds():
         answer = client.get(f"/problems/{kind.slug}")
         assert answer.status_code == 200, kind
         assert kind.slug in answer.text
@@ -36,7 +37,7 @@ def test_every_problem_has_its_page(client: TestClient) -> None:
 
 def test_slugs_are_told_apart_by_status() -> None:
     by_slug: dict[str, set[int]] = {}
-    for kind in _kinds(GatewayError):
+    for kind in web.kinds(GatewayError):
         by_slug.setdefault(kind.slug, set()).add(kind.status)
     assert {slug: found for slug, found in by_slug.items() if len(found) > 1} == {}
 
