@@ -208,6 +208,9 @@ CLIENT_VARIABLES = frozenset(
         "GATEWAY_PASSWORD",
         "GATEWAY_PASSWORD_FILE",
         "GATEWAY_CA_FILE",
+        "GATEWAY_ACCOUNT",
+        "GATEWAY_CLIENT",
+        "GATEWAY_ALLOW_HTTP",
     }
 )
 

@@ -1,0 +1,1 @@
+"""The client SDK against a gateway on loopback."""
