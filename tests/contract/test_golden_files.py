@@ -42,7 +42,7 @@ def assert_shape(token: str, kind: str, config: Settings) -> None:
     assert set(claims["scope"].split()) == set(wanted["claims"]["scope"].split())
 
 
-@pytest.mark.parametrize("kind", ["trigger", "watcher", "pools"])
+@pytest.mark.parametrize("kind", ["trigger", "cancel", "watcher", "pools"])
 def test_tokens_for_airflow_have_the_agreed_claims(
     kind: str, config: Settings, keys_dir: Path
 ) -> None:
@@ -50,6 +50,14 @@ def test_tokens_for_airflow_have_the_agreed_claims(
     minted = {
         "trigger": lambda: tokens.mint_trigger(
             keys, config.tokens, config.airflow.audience, "acme", "acme__flights"
+        ),
+        "cancel": lambda: tokens.mint_trigger(
+            keys,
+            config.tokens,
+            config.airflow.audience,
+            "acme",
+            "acme__flights",
+            scope="dags:cancel",
         ),
         "watcher": lambda: tokens.mint_watcher(keys, config.tokens, config.airflow.audience),
         "pools": lambda: tokens.mint_pools(

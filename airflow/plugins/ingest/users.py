@@ -1,0 +1,55 @@
+"""The people and services that come to Airflow, as Airflow sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+
+
+class Kind(Enum):
+    """Which column of the rights table applies to a user."""
+
+    TRIGGER = "trigger"
+    CANCEL = "cancel"
+    WATCHER = "watcher"
+    POOLS = "pools"
+    PERSON = "person"
+    ADMIN = "admin"
+
+
+# Only people get a session of Airflow's own; the gateway's services bring a fresh token each time.
+PEOPLE = frozenset({Kind.PERSON, Kind.ADMIN})
+
+
+@dataclass(frozen=True)
+class GatewayUser(BaseUser):
+    """One authenticated caller.
+
+    Attributes
+    ----------
+    sub
+        The login name, or ``gateway`` for its services.
+    client
+        The one client this caller acts for; ``None`` for watchers and most admins.
+    dags
+        Only for triggering and canceling: the DAG ids the token was minted for.
+    expires_at
+        Unix seconds. No session made from this user may outlive it.
+    """
+
+    sub: str
+    kind: Kind
+    expires_at: int
+    client: str | None = None
+    scopes: frozenset[str] = field(default_factory=frozenset)
+    dags: frozenset[str] = field(default_factory=frozenset)
+
+    def get_id(self) -> str:
+        """Return the name Airflow writes into its event log."""
+        return self.sub
+
+    def get_name(self) -> str:
+        """Return the name shown in Airflow's interface."""
+        return self.sub
