@@ -39,9 +39,9 @@ def publish(
     session: Session,
     *,
     client: str,
-    type: str,
+    type: str,  # noqa: A002 - the word of the feed's readers
     subject: str,
-    data: dict[str, Any],  # noqa: A002
+    data: dict[str, Any],
 ) -> None:
     """Append to a client's feed; readers see it, in its place, once ``session`` commits."""
     step = (

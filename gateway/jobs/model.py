@@ -63,9 +63,7 @@ class StepPart(Base):
     """What one task instance said of its step; a task tried again says it anew."""
 
     __tablename__ = "job_step_part"
-    __table_args__ = (
-        CheckConstraint("state IN ('running', 'succeeded', 'failed')", name="state"),
-    )
+    __table_args__ = (CheckConstraint("state IN ('running', 'succeeded', 'failed')", name="state"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
     step: Mapped[str] = mapped_column(primary_key=True)

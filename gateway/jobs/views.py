@@ -1,0 +1,165 @@
+"""Shapes of jobs as doors give and take them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+JobState = Literal[
+    "queued",
+    "blocked",
+    "dispatched",
+    "running",
+    "succeeded",
+    "partially_succeeded",
+    "failed",
+    "canceled",
+]
+Cause = Literal["seal", "replay", "history"]
+Step = Literal["plan", "process", "publish"]
+
+MAX_REJECTS = 1000
+# A thousand parts' counts together still fit the database's and JSON's integers.
+Count = Annotated[int, Field(ge=0, le=10**12)]
+
+
+class StepView(BaseModel):
+    """One step; ``done`` of ``total`` tasks have succeeded."""
+
+    name: Step
+    state: Literal["running", "succeeded", "failed", "canceled"]
+    started_at: datetime
+    finished_at: datetime | None
+    done: int
+    total: int
+
+
+class RowCounts(BaseModel):
+    """Rows so far."""
+
+    read: int
+    loaded: int
+    rejected: int
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    detail: str
+
+
+class JobView(BaseModel):
+    """One processing attempt of a sealed batch."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "job_01kaz3v4e8m3w5q9r7t2y6x0bc",
+                    "batch": "bat_01kaz3tzs1c8d5f7g9h2j4k6mn",
+                    "attempt": 1,
+                    "cause": "seal",
+                    "state": "running",
+                    "waiting_reason": None,
+                    "steps": [
+                        {
+                            "name": "process",
+                            "state": "running",
+                            "started_at": "2026-01-01T00:00:01Z",
+                            "finished_at": None,
+                            "done": 3,
+                            "total": 12,
+                        }
+                    ],
+                    "rows": {"read": 81012, "loaded": 0, "rejected": 3},
+                    "created_at": "2026-01-01T00:00:00Z",
+                    "finished_at": None,
+                    "error": None,
+                }
+            ]
+        }
+    )
+
+    id: str
+    batch: str
+    attempt: int
+    cause: Cause
+    state: JobState
+    waiting_reason: str | None
+    steps: list[StepView]
+    rows: RowCounts
+    created_at: datetime
+    finished_at: datetime | None
+    error: JobError | None
+
+
+class JobPage(BaseModel):
+    """Jobs, newest first; ``next`` is the cursor of the following page."""
+
+    items: list[JobView]
+    next: str | None
+
+
+class RejectView(BaseModel):
+    """A row that failed validation: one line of ``/rejects``."""
+
+    file: str
+    line: int | None
+    column: str | None
+    rule: str
+    value: str | None
+
+
+class ReportedRows(BaseModel):
+    """Rows one task has dealt with."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    read: Count
+    loaded: Count
+    rejected: Count
+
+
+class ReportedReject(BaseModel):
+    """A row that failed validation, as the task names it; the task shortens what is too long."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    file: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    line: Count | None = None
+    column: Annotated[str, StringConstraints(max_length=256)] | None = None
+    rule: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    value: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+
+class ReportedError(BaseModel):
+    """Why a task failed, in words for the client."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    code: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+    detail: Annotated[str, StringConstraints(max_length=2000)]
+
+
+class ProgressReport(BaseModel):
+    """What one try of one task says of its part of a step.
+
+    Repeating it changes nothing; a later try replaces an earlier one.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    dag_id: Annotated[str, StringConstraints(max_length=250)]
+    run_id: Annotated[str, StringConstraints(max_length=250)]
+    task_id: Annotated[str, StringConstraints(min_length=1, max_length=250)]
+    map_index: Annotated[int, Field(ge=-1, le=1_000_000)]
+    try_number: Annotated[int, Field(ge=0, le=1_000_000)]
+    step: Step
+    state: Literal["running", "succeeded", "failed"]
+    total: Annotated[int, Field(ge=0, le=1_000_000)]
+    rows: ReportedRows
+    rejects: Annotated[list[ReportedReject], Field(max_length=MAX_REJECTS)] = []
+    error: ReportedError | None = None
