@@ -9,11 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import psycopg2
 import pytest
 from alembic import command
@@ -182,3 +187,68 @@ def token(client: TestClient, directory_server: DirectoryServer) -> Callable[[st
 def bearer(token: Callable[[str], str]) -> Callable[[str], dict[str, str]]:
     """Return a function that gives an account's Authorization header."""
     return lambda user: {"Authorization": f"Bearer {token(user)}"}
+
+
+@dataclass
+class GatewayServer:
+    """A gateway in a process of its own, which may be killed."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it in order; anything but a clean end is an error."""
+        self.process.terminate()
+        assert self.process.wait(timeout=30) in {0, -15}, self.log.read_text()
+
+
+def start_server(environment: dict[str, str], directory: Path) -> GatewayServer:
+    """Start ``gateway serve`` and wait until it is alive."""
+    port = free_port()
+    log = directory / f"serve-{port}.log"
+    variables = {**environment, "GATEWAY_SERVER_PORT": str(port)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway", "serve"],
+            env={**os.environ, **variables},
+            cwd=REPOSITORY,
+            stdout=output,
+            stderr=output,
+        )
+    started = GatewayServer(port, process, log)
+    wait_until_alive(started.url, process, log)
+    return started
+
+
+def wait_until_alive(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once a gateway answers at ``url``."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            if httpx.get(f"{url}/healthz").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    process.kill()
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture
+def server(environment: dict[str, str], tmp_path: Path) -> Iterator[GatewayServer]:
+    """A real server on this test's own database and landing zone."""
+    started = start_server(environment, tmp_path)
+    yield started
+    if started.process.poll() is None:
+        started.stop()

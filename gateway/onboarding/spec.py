@@ -15,7 +15,7 @@ from gateway.onboarding.contracts import Contract
 from gateway.onboarding.quantities import Retention, SizeBytes
 
 CLIENT_NAME = r"^[a-z][a-z0-9-]{1,30}$"
-PROJECT_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+PROJECT_NAME = r"^[a-z][a-z0-9_-]{1,62}$"
 _DEFAULTS = Limits()
 
 

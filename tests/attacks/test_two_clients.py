@@ -79,8 +79,10 @@ def strip(body: str) -> str:
 
 def ask(client: TestClient, method: str, path: str, headers: dict[str, str]) -> Any:
     body: dict[str, Any] = {}
-    if method in {"POST", "PUT", "PATCH"}:
-        body = {"json": {"reason": "x"}} if "files/" not in path else {"content": b"id\n2\n"}
+    if path.endswith("/replays"):
+        body = {"json": {"reason": "x"}}
+    elif method == "PUT":
+        body = {"content": b"id\n2\n"}
     return client.request(method, path, headers=headers, **body)
 
 

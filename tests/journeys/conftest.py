@@ -1,0 +1,133 @@
+"""The whole stack, real: Postgres, OpenLDAP, Airflow, gateway and worker, as `make up` starts it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.parts import REPOSITORY
+
+
+@dataclass
+class Stack:
+    """A running stack: what `stack.env` says of it, and its processes."""
+
+    values: dict[str, str]
+    directory: Path
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name]
+
+    def sign_in(self, who: str) -> dict[str, str]:
+        """Return the Authorization header of ``ACME``, ``GLOBEX``, ``ADMIN`` …"""
+        user, password = self[f"{who}_USER"], self[f"{who}_PASSWORD"]
+        form = {"grant_type": "client_credentials"}
+        answer = httpx.post(f"{self['GATEWAY_URL']}/v1/token", data=form, auth=(user, password))
+        if answer.status_code != httpx.codes.OK:
+            form = {"grant_type": "password", "username": user, "password": password}
+            answer = httpx.post(f"{self['GATEWAY_URL']}/v1/token", data=form)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+    def send(self, who: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the client's command line as that client's machine would."""
+        variables = {
+            "GATEWAY_URL": self["GATEWAY_URL"],
+            "GATEWAY_USER": self[f"{who}_USER"],
+            "GATEWAY_PASSWORD": self[f"{who}_PASSWORD"],
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", *words],
+            env={**os.environ, **variables},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    def rows(self, client: str, project: str, table: str, query: str) -> Any:
+        """Ask a curated table (``t``) something, with a reader that is not ours."""
+        path = Path(self["CURATED_DIR"]) / client / project / table
+        program = (
+            "import sys, json, duckdb, deltalake;"
+            "t = deltalake.DeltaTable(sys.argv[1]).to_pyarrow_table();"
+            "print(json.dumps(duckdb.sql(sys.argv[2]).fetchall(), default=str))"
+        )
+        python = REPOSITORY / ".run" / "airflow-env" / "bin" / "python"
+        done = subprocess.run(
+            [python, "-c", program, path, query], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        import json
+
+        return json.loads(done.stdout)
+
+    @contextmanager
+    def frozen(self, words: str) -> Iterator[None]:
+        """Stop the processes whose command line has ``words`` for as long as the block lasts."""
+        found = [
+            each
+            for each in psutil.process_iter(["cmdline", "cwd"])
+            if words in " ".join(each.info["cmdline"] or [])
+            and str(self.directory) in (each.info["cwd"] or "")
+        ]
+        assert found, words
+        for each in found:
+            each.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for each in found:
+                each.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture(scope="session")
+def stack(run_dir: Path) -> Iterator[Stack]:
+    """Start the stack on ports and in a folder of this session's own."""
+    directory = run_dir / "stack"
+    variables = {**os.environ, "PORT_BASE": str(_free_ports()), "STACK_DIR": str(directory)}
+    command = [sys.executable, "-m", "deploy.local"]
+    up = subprocess.run(
+        [*command, "up"],
+        env=variables,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        assert up.returncode == 0, up.stdout + up.stderr
+        text = (directory.parent / "stack.env").read_text()
+        values = dict(
+            each.split("=", 1) for each in shlex.split(text, comments=True) if "=" in each
+        )
+        yield Stack(values, directory)
+    finally:
+        subprocess.run([*command, "down"], env=variables, cwd=REPOSITORY, check=True)
+
+
+def _free_ports() -> int:
+    """Return the first of four neighbouring free ports."""
+    for base in range(21_000, 30_000, 50):
+        try:
+            for port in range(base, base + 4):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return base
+    raise AssertionError("no free ports")

@@ -1,0 +1,171 @@
+"""From the first byte to loaded rows, on the real Airflow, through the public doors alone."""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.journeys.conftest import Stack
+
+COLUMNS = (
+    "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,carrier,"
+    "flight,tailnum,origin,dest,air_time,distance,hour,minute,time_hour"
+)
+
+
+def flights(month: int, rows: int, *bad: str) -> str:
+    lines = [COLUMNS]
+    for n in range(rows):
+        day, flight = n % 28 + 1, n // 28 + 1
+        lines.append(
+            f"2013,{month},{day},517,515,2,830,819,11,UA,{flight},N14228,EWR,IAH,227,1400,5,15,"
+            f"2013-{month:02}-{day:02}T10:00:00Z"
+        )
+    return "\n".join([*lines, *bad]) + "\n"
+
+
+BAD = "2013,13,1,517,515,2,830,819,11,UA,9000,N14228,EWR,IAH,227,1400,5,15,2013-01-01T10:00:00Z"
+
+
+def zipped(path: Path, *months: tuple[int, str]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for month, text in months:
+            archive.writestr(f"flights_2013_{month:02}.csv", text)
+    return path
+
+
+def until(question: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (answer := question()):
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.2)
+    return answer
+
+
+def job_of(stack: Stack, who: str, job: str) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(
+        f"{stack['GATEWAY_URL']}/v1/jobs/{job}", headers=stack.sign_in(who)
+    ).json()
+    return found
+
+
+def ended(stack: Stack, who: str, job: str) -> dict[str, Any]:
+    headers = stack.sign_in(who)
+
+    def look() -> dict[str, Any] | None:
+        answer = httpx.get(f"{stack['GATEWAY_URL']}/v1/jobs/{job}", headers=headers).json()
+        return answer if answer["finished_at"] else None
+
+    found: dict[str, Any] = until(look)
+    return found
+
+
+def test_a_delivery_ends_as_curated_rows_with_its_rejects_named(
+    stack: Stack, tmp_path: Path
+) -> None:
+    archive = zipped(tmp_path / "flights.zip", (1, flights(1, 500)), (2, flights(2, 500, BAD)))
+    words = ["--project", "flights", "--reference", "journey", "--follow", "--json"]
+    sent = stack.send("ACME", "send", *words, str(archive))
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+    result = json.loads(sent.stdout)
+    job = result["job"]
+    assert job["state"] == "partially_succeeded"
+    assert job["rows"] == {"read": 1001, "loaded": 1000, "rejected": 1}
+    assert [step["name"] for step in job["steps"]] == ["plan", "process", "publish"]
+    assert {step["state"] for step in job["steps"]} == {"succeeded"}
+    (reject,) = result["rejects"]
+    assert reject["file"] == "flights.zip/flights_2013_02.csv"
+    assert (reject["line"], reject["column"], reject["value"]) == (502, "month", "13")
+
+    counted = stack.rows("acme", "flights", "flights", "select count(*), sum(distance) from t")
+    assert counted == [[1000, 1_400_000]]
+    verified = stack.send("ACME", "receipt", "verify", result["batch"], "--dir", str(tmp_path))
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+    headers = stack.sign_in("ACME_OPERATOR")
+    url = f"{stack['GATEWAY_URL']}/v1/batches/{result['batch']}/replays"
+    replayed = httpx.post(url, json={"reason": "once more"}, headers=headers)
+    assert replayed.status_code == 202, replayed.text
+    again = ended(stack, "ACME_OPERATOR", replayed.json()["id"])
+    assert again["rows"] == job["rows"]
+    assert again["attempt"] == 2
+    counted = stack.rows("acme", "flights", "flights", "select count(*), sum(distance) from t")
+    assert counted == [[1000, 1_400_000]], "a replay replaces"
+
+    admin = stack.sign_in("ADMIN")
+    trail = httpx.get(f"{stack['GATEWAY_URL']}/v1/admin/audit?limit=200", headers=admin).json()
+    done = [
+        each["action"] for each in trail["items"] if each["subject"] in {job["id"], result["batch"]}
+    ]
+    assert {"batch.created", "file.received", "batch.sealed"} <= set(done)
+    assert {"job.queued", "job.dispatched", "job.finished"} <= set(done)
+    verdict = httpx.get(f"{stack['GATEWAY_URL']}/v1/admin/audit/verify", headers=admin).json()
+    assert verdict["holds"], verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("flights.zip", b"PK\x03\x04 this is no archive", "corrupt-archive"),
+        ("flights_2013_01.csv", b"a,b\n1,2\n", "unknown-columns"),
+    ],
+)
+def test_a_bad_delivery_fails_with_a_reason_its_sender_understands(
+    stack: Stack, tmp_path: Path, name: str, content: bytes, code: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    words = ["--project", "flights", "--reference", f"bad-{code}", "--follow", "--json"]
+    sent = stack.send("ACME", "send", *words, str(path))
+    assert sent.returncode == 1, sent.stdout + sent.stderr
+    job = json.loads(sent.stdout)["job"]
+    assert job["state"] == "failed"
+    assert job["rows"]["loaded"] == 0
+    assert code in json.dumps(job), job
+
+
+def test_a_seal_is_answered_while_airflow_is_away_and_its_job_waits_with_the_reason(
+    stack: Stack, tmp_path: Path
+) -> None:
+    path = tmp_path / "flights_2013_03.csv"
+    path.write_text(flights(3, 100))
+    with stack.frozen("api-server"), stack.frozen("api_server"):
+        sent = stack.send(
+            "ACME", "send", "--project", "flights", "--reference", "away", "--json", str(path)
+        )
+        assert sent.returncode == 0, sent.stdout + sent.stderr
+        job = json.loads(sent.stdout)["job"]["id"]
+
+        def waiting() -> bool:
+            found = job_of(stack, "ACME", job)
+            assert found["state"] == "queued"
+            return bool(found["waiting_reason"])
+
+        until(waiting)
+    assert ended(stack, "ACME", job)["state"] == "succeeded"
+
+
+def test_people_see_in_airflow_what_is_theirs_and_nothing_else(stack: Stack) -> None:
+    def signed_in(who: str) -> httpx.Client:
+        form = {"username": stack[f"{who}_USER"], "password": stack[f"{who}_PASSWORD"]}
+        answer = httpx.post(f"{stack['AIRFLOW_URL']}/auth/token", json=form)
+        assert answer.status_code in {200, 201}, answer.text
+        headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        return httpx.Client(base_url=stack["AIRFLOW_URL"], headers=headers)
+
+    with signed_in("ACME_OPERATOR") as person, signed_in("ADMIN") as admin:
+        theirs = [each["dag_id"] for each in person.get("/api/v2/dags").json()["dags"]]
+        every = [each["dag_id"] for each in admin.get("/api/v2/dags").json()["dags"]]
+        assert theirs == ["acme__flights"]
+        assert {"acme__flights", "globex__weather"} <= set(every)
+        assert person.get("/api/v2/dags/globex__weather").status_code in {403, 404}
+        body = {"logical_date": None}
+        refused = person.post("/api/v2/dags/acme__flights/dagRuns", json=body)
+        assert refused.status_code == 403
