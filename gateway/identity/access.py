@@ -1,0 +1,244 @@
+"""The one check that every request passes: who asks, for which client, with which rights."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Security
+from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlowPassword, OAuthFlows
+from fastapi.security import OAuth2
+from sqlalchemy.orm import Session, sessionmaker
+
+from gateway import settings
+from gateway.clients.registry import ClientSuspendedError
+from gateway.errors import ForbiddenError, GatewayError
+from gateway.identity import scopes, sessions
+from gateway.identity.accounts import Account, Kind
+from gateway.identity.directory import Directory
+from gateway.identity.membership import Membership
+from gateway.identity.tokens import InvalidTokenError, KeyRing, family_of
+from gateway.settings import SettingsError
+
+_BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
+
+
+class NotAuthenticatedError(GatewayError):
+    """No access token came with the request."""
+
+    slug = "not-authenticated"
+    status = 401
+    title = "Send an access token"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"WWW-Authenticate": "Bearer"})
+
+
+class NotAMemberError(ForbiddenError):
+    """The token is good; the groups that gave it its rights no longer hold its account."""
+
+    title = "Your account has no rights here any more"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks, and what they may do right now.
+
+    Attributes
+    ----------
+    client
+        The tenant; None for the platform's own people and services.
+    scopes
+        What the token carries and the directory still grants.
+    groups
+        Names of the groups that give these rights.
+    suspended
+        The client may only look, at present.
+    """
+
+    subject: str
+    kind: Kind
+    client: str | None
+    scopes: frozenset[str]
+    groups: tuple[str, ...]
+    jti: str
+    expires_at: int
+    suspended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """An account and everything its groups give it, for every client."""
+
+    account: Account
+    grants: scopes.Grants
+
+
+class Access:
+    """Turns tokens into principals."""
+
+    def __init__(
+        self,
+        config: settings.Settings,
+        database: sessionmaker[Session],
+        directory: Directory,
+        keys: KeyRing,
+    ) -> None:
+        """Prepare.
+
+        Raises
+        ------
+        SettingsError
+            A token for Airflow would be taken for one of ours.
+        """
+        if config.tokens.audience == config.airflow.audience:
+            message = "GATEWAY_TOKENS_AUDIENCE: must differ from GATEWAY_AIRFLOW_AUDIENCE"
+            raise SettingsError(message)
+        self.config = config
+        self.database = database
+        self.directory = directory
+        self._keys = keys
+        self.membership = Membership(directory, config.ldap.cache_seconds)
+
+    def principal(self, token: str) -> Principal:
+        """Return who a token stands for, with the rights of this moment.
+
+        Raises
+        ------
+        InvalidTokenError
+            The token is not good here, was revoked, or its account is gone.
+        NotAMemberError
+            Its account has lost every right that it carries.
+        DirectoryUnavailableError
+            Group membership is not known and cannot be asked for.
+        """
+        config = self.config.tokens
+        claims = self._keys.verify(token, issuer=config.issuer, audience=config.audience)
+        client = claims.get("client")
+        standing = self._standing(claims["jti"], client)
+        if standing.revoked:
+            raise InvalidTokenError
+        account = self.membership.account(claims["sub"])
+        if account is None:
+            raise InvalidTokenError
+        return self._now(claims, account, standing.client_state)
+
+    def _standing(self, jti: str, client: str | None) -> sessions.Standing:
+        # Ended before the directory is asked: no transaction stays open over the network.
+        with self.database() as session:
+            # One statement needs no transaction around it: two round trips fewer.
+            session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+            return sessions.standing(session, jti=jti, family=family_of(jti), client=client)
+
+    def _now(self, claims: dict[str, Any], account: Account, state: str | None) -> Principal:
+        client = claims.get("client")
+        roles = self.config.roles
+        known = {client} if client and state in {"active", "suspended"} else set()
+        halted = known if state == "suspended" else set()
+        granted = scopes.grants(account.group_names, roles, known, halted)
+        effective = frozenset(claims["scope"].split()) & granted.scopes(client)
+        if not granted.scopes(client):
+            raise NotAMemberError
+        return Principal(
+            subject=account.name,
+            kind=account.kind,
+            client=client,
+            scopes=effective,
+            groups=granted.groups(roles, client),
+            jti=claims["jti"],
+            expires_at=claims["exp"],
+            suspended=state == "suspended",
+        )
+
+    def rights(self, name: str) -> Rights | None:
+        """Return all that an account may do, and through which groups; None if it is unknown."""
+        account = self.membership.account(name)
+        return None if account is None else Rights(account, self.grants(account))
+
+    def grants(self, account: Account) -> scopes.Grants:
+        """Return what an account's groups give it, for every client there is."""
+        roles = self.config.roles
+        with self.database.begin() as session:
+            states = sessions.client_states(session, scopes.candidates(account.group_names, roles))
+        halted = [name for name, state in states.items() if state == "suspended"]
+        return scopes.grants(account.group_names, roles, states, halted)
+
+
+# --- for doors --------------------------------------------------------------------------------
+
+_described = {
+    scopes.BATCHES_READ: "See batches, jobs and events",
+    scopes.BATCHES_WRITE: "Deliver batches",
+    scopes.JOBS_WRITE: "Repeat and cancel jobs",
+    scopes.AUDIT_READ: "Read the audit trail",
+    scopes.ADMIN: "Administer the platform",
+    scopes.JOBS_PROGRESS: "Report the progress of jobs",
+}
+_scheme = OAuth2(
+    flows=OAuthFlows(
+        clientCredentials=OAuthFlowClientCredentials(tokenUrl="/v1/token", scopes=_described),
+        password=OAuthFlowPassword(tokenUrl="/v1/token", refreshUrl="/v1/token", scopes=_described),
+    ),
+    scheme_name="gateway",
+    description="An access token of `POST /v1/token`.",
+    auto_error=False,
+)
+
+
+def _caller(request: Request, authorization: Annotated[str | None, Security(_scheme)]) -> Principal:
+    if not authorization:
+        raise NotAuthenticatedError
+    given = _BEARER.fullmatch(authorization.strip())
+    if given is None:
+        raise NotAuthenticatedError
+    access: Access = request.app.state.access
+    return access.principal(given.group(1))
+
+
+def requires(*needed: str, of_a_client: bool = False) -> Any:
+    """Return the dependency of a door that takes callers who have all the scopes ``needed``.
+
+    Parameters
+    ----------
+    of_a_client
+        The door serves a client's own objects; the platform's people have none.
+    """
+
+    def check(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
+        if of_a_client and caller.client is None:
+            message = "This is for accounts of a client."
+            raise ForbiddenError(message)
+        if not caller.scopes.issuperset(needed):
+            raise _missing(caller, needed)
+        return caller
+
+    return Depends(check)
+
+
+def requires_one(*needed: str) -> Any:
+    """Return the dependency of a door that takes callers who have one of the scopes."""
+
+    def check(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
+        if caller.scopes.isdisjoint(needed):
+            raise _missing(caller, needed)
+        return caller
+
+    return Depends(check)
+
+
+def _missing(caller: Principal, needed: tuple[str, ...]) -> ForbiddenError:
+    listed = scopes.text(needed)
+    headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{listed}"'}
+    if caller.suspended:
+        return ClientSuspendedError(headers=headers)
+    return ForbiddenError(f"This needs the scope {listed}.", headers=headers)
+
+
+Anyone = Annotated[Principal, requires()]
+Reader = Annotated[Principal, requires(scopes.BATCHES_READ, of_a_client=True)]
+Writer = Annotated[Principal, requires(scopes.BATCHES_WRITE, of_a_client=True)]
+Operator = Annotated[Principal, requires(scopes.JOBS_WRITE, of_a_client=True)]
+Auditor = Annotated[Principal, requires_one(scopes.AUDIT_READ, scopes.ADMIN)]
+Admin = Annotated[Principal, requires(scopes.ADMIN)]
+Platform = Annotated[Principal, requires(scopes.JOBS_PROGRESS)]

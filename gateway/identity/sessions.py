@@ -1,0 +1,190 @@
+"""Sign-ins that outlive an access token: families of refresh tokens, and what was revoked."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Text, bindparam, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from gateway import database
+from gateway.audit import actions, trail
+from gateway.clients.registry import Client
+from gateway.identity.model import RefreshToken, RevokedToken, TokenFamily
+
+# Recognized by scanners that look for secrets in the wrong places.
+PREFIX = "gwr_"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the database says about a token at this moment."""
+
+    revoked: bool
+    client_state: str | None
+
+
+def standing(session: Session, *, jti: str, family: str | None, client: str | None) -> Standing:
+    """Ask in one query whether a token was revoked, and for its client's state."""
+    values = {"token_jti": jti, "token_family": family, "token_client": client}
+    row = session.execute(_STANDING, values).one()
+    return Standing(row[0], row[1])
+
+
+# Asked for every request, so built once.
+_STANDING = select(
+    or_(
+        select(RevokedToken.jti).where(RevokedToken.jti == bindparam("token_jti")).exists(),
+        select(TokenFamily.id)
+        .where(TokenFamily.id == bindparam("token_family", type_=Text))
+        .where(TokenFamily.revoked_at.is_not(None))
+        .exists(),
+    ),
+    select(Client.state)
+    .where(Client.name == bindparam("token_client", type_=Text))
+    .scalar_subquery(),
+)
+
+
+def client_states(session: Session, names: Iterable[str]) -> dict[str, str]:
+    """Return which of the named clients exist, each with its state; who has left does not."""
+    query = select(Client.name, Client.state).where(
+        Client.name.in_(sorted(names)), Client.state != "gone"
+    )
+    return {row.name: row.state for row in session.execute(query.order_by(Client.name))}
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """What all tokens of a family have in common."""
+
+    subject: str
+    kind: str
+    client: str | None
+    audience: str
+    scope: str
+
+
+def begin(session: Session, descent: Descent, life_seconds: int) -> tuple[str, str]:
+    """Begin a family; return its id and its first refresh token."""
+    family = database.new_id("fam")
+    expires_at = database.now(session) + timedelta(seconds=life_seconds)
+    session.add(
+        TokenFamily(
+            id=family,
+            subject=descent.subject,
+            kind=descent.kind,
+            client=descent.client,
+            audience=descent.audience,
+            scope=descent.scope,
+            expires_at=expires_at,
+        )
+    )
+    session.flush()
+    return family, _add_token(session, family)
+
+
+def family_of(session: Session, refresh_token: str) -> TokenFamily | None:
+    """Return the living family of a refresh token; None when it opens nothing.
+
+    A token that was used before has been stolen, or its answer was lost: nobody can say which,
+    so the whole family is revoked (RFC 9700 §4.14.2).
+    """
+    query = (
+        select(TokenFamily, RefreshToken.used_at)
+        .join(RefreshToken, RefreshToken.family == TokenFamily.id)
+        .where(RefreshToken.digest == _digest(refresh_token))
+    )
+    found = session.execute(query).one_or_none()
+    if found is None:
+        return None
+    family, used_at = found
+    if used_at is not None:
+        _reused(session, family)
+        return None
+    alive = family.revoked_at is None and family.expires_at > database.now(session)
+    return family if alive else None
+
+
+def rotate(session: Session, family_id: str, refresh_token: str) -> str | None:
+    """Use up a refresh token and return the next; None when another request was faster."""
+    family = session.get(TokenFamily, family_id, with_for_update=True, populate_existing=True)
+    if family is None or family.revoked_at is not None:
+        return None
+    used = session.execute(
+        update(RefreshToken)
+        .where(RefreshToken.digest == _digest(refresh_token), RefreshToken.used_at.is_(None))
+        .values(used_at=func.clock_timestamp())
+        .returning(RefreshToken.digest)
+    )
+    if used.scalar_one_or_none() is None:
+        _reused(session, family)
+        return None
+    return _add_token(session, family_id)
+
+
+def revoke_refresh(session: Session, refresh_token: str) -> bool:
+    """Revoke the family of a refresh token; say whether there was one to revoke."""
+    family = session.scalar(
+        select(TokenFamily)
+        .join(RefreshToken, RefreshToken.family == TokenFamily.id)
+        .where(RefreshToken.digest == _digest(refresh_token), TokenFamily.revoked_at.is_(None))
+        .with_for_update(of=TokenFamily)
+    )
+    if family is not None:
+        _end(session, family, actions.TOKEN_REVOKED)
+    return family is not None
+
+
+def revoke_access(
+    session: Session, *, jti: str, expires_at: int, subject: str, client: str | None
+) -> None:
+    """Revoke one access token until it would have expired; a second time changes nothing."""
+    values = {"jti": jti, "expires_at": datetime.fromtimestamp(expires_at, UTC)}
+    statement = insert(RevokedToken).values(values).on_conflict_do_nothing()
+    if session.execute(statement.returning(RevokedToken.jti)).scalar_one_or_none():
+        trail.record(
+            session, actor=subject, action=actions.TOKEN_REVOKED, subject=jti, client=client
+        )
+
+
+def sweep(session: Session) -> int:
+    """Forget what has expired; return how many rows went.
+
+    A family is kept for a day beyond its end, so that late reuse is still recognized.
+    """
+    now = database.now(session)
+    over = select(TokenFamily.id).where(TokenFamily.expires_at < now - timedelta(days=1))
+    statements = (
+        delete(RevokedToken).where(RevokedToken.expires_at < now - timedelta(minutes=1)),
+        delete(RefreshToken).where(RefreshToken.family.in_(over)),
+        delete(TokenFamily).where(TokenFamily.id.in_(over)),
+    )
+    return sum(int(getattr(session.execute(each), "rowcount", 0)) for each in statements)
+
+
+def _add_token(session: Session, family: str) -> str:
+    token = PREFIX + secrets.token_urlsafe(32)
+    session.add(RefreshToken(digest=_digest(token), family=family))
+    return token
+
+
+def _reused(session: Session, family: TokenFamily) -> None:
+    if family.revoked_at is None:
+        _end(session, family, actions.TOKEN_REUSED)
+
+
+def _end(session: Session, family: TokenFamily, action: str) -> None:
+    family.revoked_at = database.now(session)
+    trail.record(
+        session, actor=family.subject, action=action, subject=family.id, client=family.client
+    )
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
