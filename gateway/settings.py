@@ -88,6 +88,7 @@ class Landing(_Section):
     root: Path = Field(description="directory of the landing zone; .parts/ lies inside")
     min_free_bytes: int = Field(64 * 1024**2, ge=0, description="kept free; less answers 507")
     part_max_age_seconds: int = Field(86_400, ge=60)
+    writers: int = Field(16, ge=1, le=256, description="threads that write and hash")
 
 
 class Airflow(_Section):

@@ -1,0 +1,120 @@
+"""Compares the landing zone with the ledger, reports, and on demand adopts or sets aside.
+
+Nothing that the ledger does not know is ever deleted, and nothing is sealed or triggered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from gateway.admin.views import Finding, Reconciliation
+from gateway.audit import actions, trail
+from gateway.batches.model import Batch, File
+from gateway.landing.zone import BatchPath, Landed, Zone
+
+LIVE = ("open", "sealed")
+
+
+def run(sessions: sessionmaker[Session], zone: Zone, *, repair: bool, actor: str) -> Reconciliation:
+    """Look at every published file and every complete row.
+
+    Parameters
+    ----------
+    repair
+        Set published files that no row acknowledges aside (they stay in ``.quarantine``), mark
+        rows whose file is lost or cut as ``error``, and correct the counters of batches.
+    """
+    checked = 0
+    findings: list[Finding] = []
+    for landed in zone.walk():
+        checked += 1
+        findings += _published(sessions, zone, landed, repair=repair)
+    with sessions.begin() as session:
+        findings += _rows(session, zone, repair=repair)
+        findings += _counters(session, repair=repair)
+        if findings:
+            trail.record(
+                session,
+                actor=actor,
+                action=actions.RECONCILED,
+                client=None,
+                subject="landing",
+                details={"findings": len(findings), "repair": repair},
+            )
+    return Reconciliation(files_checked=checked, findings=findings)
+
+
+def _published(
+    sessions: sessionmaker[Session], zone: Zone, landed: Landed, *, repair: bool
+) -> Iterator[Finding]:
+    subject = f"{landed.batch.batch}/{landed.name}"
+    with sessions.begin() as session:
+        # Locked: an upload that is about to write its row down waits until this has looked.
+        query = (
+            select(Batch.state, File.state)
+            .join(File, (File.batch_id == Batch.id) & (File.name == landed.name), isouter=True)
+            .where(Batch.id == landed.batch.batch, Batch.client == landed.batch.client)
+            .with_for_update(of=Batch, key_share=True)
+        )
+        row = session.execute(query).one_or_none()
+        if row is not None and row[0] in LIVE and row[1] in {"complete", "pending"}:
+            return
+        kind = "file-without-row" if row is not None else "file-without-batch"
+        done = None
+        if repair:
+            zone.quarantine(landed.batch, landed.name)
+            done = "quarantined"
+        yield Finding(kind=kind, subject=subject, done=done)
+
+
+def _rows(session: Session, zone: Zone, *, repair: bool) -> Iterator[Finding]:
+    query = (
+        select(File, Batch.client, Batch.project)
+        .join(Batch, Batch.id == File.batch_id)
+        .where(File.state == "complete", Batch.state.in_(LIVE))
+    )
+    for file, client, project in session.execute(query).all():
+        size = _size(zone, BatchPath(client, project, file.batch_id), file.name)
+        if size == file.size_bytes:
+            continue
+        kind = "file-lost" if size is None else "file-changed"
+        if repair:
+            file.state = "error"
+        done = "marked as error" if repair else None
+        yield Finding(kind=kind, subject=f"{file.batch_id}/{file.name}", done=done)
+
+
+def _size(zone: Zone, batch: BatchPath, name: str) -> int | None:
+    try:
+        file, size = zone.open_file(batch, name)
+    except FileNotFoundError:
+        return None
+    file.close()
+    return size
+
+
+def _counters(session: Session, *, repair: bool) -> Iterator[Finding]:
+    held = (
+        select(
+            File.batch_id,
+            func.sum(File.reserved_bytes).label("size_bytes"),
+            func.count().label("files"),
+        )
+        .group_by(File.batch_id)
+        .subquery()
+    )
+    size = func.coalesce(held.c.size_bytes, 0)
+    files = func.coalesce(held.c.files, 0)
+    query = (
+        select(Batch.id, size, files)
+        .join(held, held.c.batch_id == Batch.id, isouter=True)
+        .where(Batch.state.in_(LIVE), (Batch.reserved_bytes != size) | (Batch.file_count != files))
+    )
+    for batch_id, size_bytes, count in session.execute(query).all():
+        if repair:
+            values = {"reserved_bytes": size_bytes, "file_count": count}
+            session.execute(update(Batch).where(Batch.id == batch_id).values(values))
+        yield Finding(kind="counter-wrong", subject=batch_id, done="corrected" if repair else None)

@@ -1,0 +1,94 @@
+"""The HTTP application: doors and the problem handler, no logic."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+import gateway.admin.api
+import gateway.batches.api
+import gateway.events.api
+import gateway.identity.api
+import gateway.jobs.api
+import gateway.uploads.api
+from gateway import bootstrap, settings, web
+from gateway.errors import InvalidRequestError
+from gateway.identity import access, scopes
+from gateway.settings import Settings
+
+DOORS = (
+    gateway.identity.api,
+    gateway.batches.api,
+    gateway.uploads.api,
+    gateway.jobs.api,
+    gateway.admin.api,
+)
+
+
+def from_environment() -> FastAPI:
+    """Build the application from ``GATEWAY_*`` variables, in each of the server's processes."""
+    return create_app(settings.load())
+
+
+def create_app(config: Settings) -> FastAPI:
+    """Build the application from settings.
+
+    Raises
+    ------
+    SettingsError
+        The configuration is weak or unusable.
+    """
+    services = bootstrap.build(config)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        services.close()
+
+    app = FastAPI(
+        title="Ingestion gateway",
+        version=version("ingestion-gateway"),
+        lifespan=lifespan,
+        # The interactive pages load scripts from elsewhere; the document itself is served.
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    for part in fields(services):
+        setattr(app.state, part.name, getattr(services, part.name))
+    for door in DOORS:
+        app.include_router(door.router)
+    # The feed lies below the room that knows callers, so it is told here who may read.
+    reader = access.requires(scopes.BATCHES_READ, of_a_client=True)
+    app.include_router(gateway.events.api.router_for(reader, *gateway.jobs.api.REFUSALS))
+    web.install(app, idle_seconds=config.server.body_idle_seconds)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for name, schema in {**web.body_schemas, "Problem": web.problem_schema()}.items():
+            schemas.setdefault(name, schema)
+        _replace_stock_422(document, schemas)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _replace_stock_422(document: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """FastAPI describes a 422 of its own, which no door of ours ever gives."""
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    ours = web.problems(InvalidRequestError)[422]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            stock = operation.get("responses", {}).get("422", {})
+            if "application/json" in stock.get("content", {}):
+                operation["responses"]["422"] = ours

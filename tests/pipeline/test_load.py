@@ -1,0 +1,113 @@
+"""Curated tables under several writers, and the sum that must come out."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+from pipeline import load, staging
+from pipeline.contract import read_contract
+from pipeline.load import Commit, Rows
+
+from tests.pipeline.conftest import FLIGHTS, contract
+
+if TYPE_CHECKING:
+    from tests.pipeline.conftest import Stage
+
+GOOD = b"flight,carrier,delay\n1,AA,2.5\n2,UA,NA\n"
+
+
+def staged(directory: Path, batch: str, attempt: int, count: int) -> Rows:
+    (table,) = read_contract(contract({"name": "flights", "properties": FLIGHTS})).tables
+    path = directory / f"{batch}-{attempt}.parquet"
+    numbers = pl.int_range(count, eager=True)
+    pl.DataFrame({"flight": numbers, "carrier": pl.repeat("AA", count, eager=True)}).with_columns(
+        delay=pl.lit(float(attempt)),
+        _batch_id=pl.lit(batch),
+        _file=pl.lit("a.csv"),
+        _line=numbers,
+    ).write_parquet(path)
+    return Rows([path], count, table)
+
+
+def write(directory: str, batch: str, attempt: int, count: int) -> str:
+    rows = staged(Path(directory), batch, attempt, count)
+    try:
+        load.replace_batch(
+            Path(directory) / "flights", rows, Commit(batch, attempt, "job", (batch,))
+        )
+    except Exception as error:  # noqa: BLE001 - told to the test
+        return str(error)
+    return "committed"
+
+
+def together(writers: list[tuple[str, str, int, int]]) -> list[str]:
+    with multiprocessing.get_context("spawn").Pool(len(writers)) as pool:
+        return pool.starmap(write, writers, chunksize=1)
+
+
+def test_batches_published_at_once_all_arrive_even_in_a_new_table(tmp_path: Path) -> None:
+    outcomes = together([(str(tmp_path), f"bat_{i}", 1, 20_000) for i in range(4)])
+    assert outcomes == ["committed"] * 4
+    counts = pl.read_delta(str(tmp_path / "flights")).group_by("_batch_id").len().sort("_batch_id")
+    assert counts.rows() == [(f"bat_{i}", 20_000) for i in range(4)]
+
+
+def test_two_attempts_at_once_leave_the_rows_of_the_later_one_alone(tmp_path: Path) -> None:
+    write(str(tmp_path), "bat_0", 1, 10)
+    outcomes = together([(str(tmp_path), "bat_1", attempt, 20_000) for attempt in (1, 2, 3)])
+    assert outcomes[2] == "committed"
+    rows = pl.read_delta(str(tmp_path / "flights")).filter(pl.col("_batch_id") == "bat_1")
+    assert rows["delay"].unique().to_list() == [3.0]
+    assert rows.height == 20_000
+
+
+def test_each_batch_is_one_commit(stage: Stage) -> None:
+    batch = stage.land({"a.csv": GOOD, "b.csv": GOOD, "c.csv": GOOD})
+    stage.run(batch)
+    table = DeltaTable(str(stage.root / "curated" / "acme" / "flights" / "flights"))
+    assert table.version() == 0
+    stage.run(batch)
+    table.update_incremental()
+    assert table.version() == 1
+    assert table.history(1)[0]["batch_id"] == batch
+
+
+def test_nothing_is_committed_if_staged_rows_are_lost_on_the_way(tmp_path: Path) -> None:
+    write(str(tmp_path), "bat_1", 1, 5)
+    rows = staged(tmp_path, "bat_1", 2, 5)
+    short = Rows(rows.paths, 6, rows.table)
+    with pytest.raises(Exception, match="5 rows are staged where 6 were counted"):
+        load.replace_batch(tmp_path / "flights", short, Commit("bat_1", 2, "job", ("bat_1",)))
+    assert pl.read_delta(str(tmp_path / "flights"))["delay"].unique().to_list() == [1.0]
+
+
+def test_a_result_that_does_not_add_up_stops_publishing(stage: Stage) -> None:
+    from pipeline import delivery, publish  # noqa: PLC0415
+
+    batch = stage.land({"a.csv": GOOD})
+    stage.run(batch)
+    conf = stage.conf(batch)
+    roots = {
+        f"INGEST_{n}_DIR": str(stage.root / n.lower()) for n in ("LANDING", "STAGED", "CURATED")
+    }
+    known = delivery.read_conf(
+        conf, client="acme", project="flights", run_id=f"gw.{conf['job_id']}", roots=roots
+    )
+    result = staging.part_dir(known, 0) / "result.json"
+    (value,) = staging.read_json(result)
+    staging.write_json(result, [{**value, "read": value["read"] + 1}])
+    with pytest.raises(Exception, match="2 rows are staged where 3 were counted"):
+        publish.publish_batch(known, staging.Plan.read(known))
+    assert stage.curated().height == 2
+
+
+def test_memory_is_not_needed_for_a_table_that_has_no_rows(tmp_path: Path) -> None:
+    commit = Commit("bat_1", 1, "job", ("bat_1",))
+    write(str(tmp_path), "bat_2", 1, 5)
+    load.remove_batch(tmp_path / "flights", commit)
+    assert DeltaTable(str(tmp_path / "flights")).version() == 0

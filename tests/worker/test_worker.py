@@ -1,0 +1,211 @@
+"""The loops together: on real Postgres, before a loopback Airflow that fails on demand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, text, update
+
+from gateway import worker
+from gateway.batches import ledger
+from gateway.batches.model import Batch
+from gateway.batches.views import BatchRequest
+from gateway.landing.zone import BatchPath
+from gateway.outbox.model import Message
+from tests.dispatch.dispatching import CONTENT, Desk, complete_file, principal, timed, until
+from tests.fakes.airflow_server import Dag
+
+WORKER = [sys.executable, "-m", "gateway", "worker"]
+
+
+@contextmanager
+def working(desk: Desk, workers: int = 1) -> Iterator[None]:
+    """Run workers while the block runs; they end in time."""
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=worker.run, args=(desk.services, stop)) for _ in range(workers)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(12)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.fixture
+def environment(environment: dict[str, str]) -> dict[str, str]:
+    """Polling is rare, so that what comes quickly was told."""
+    return environment | {"GATEWAY_WORKER_POLL_SECONDS": "5", "GATEWAY_DATABASE_POOL_SIZE": "24"}
+
+
+def test_a_job_is_dispatched_and_finished_within_a_second_of_each_cause(desk: Desk) -> None:
+    with working(desk):
+        until(lambda: desk.airflow.pools.keys() == {"client-acme", "client-globex"})
+        with timed() as seconds:
+            job_id = desk.seal()
+            until(lambda: desk.job(job_id).state == "dispatched")
+        assert seconds() < 1
+        for state, expected in (("running", "running"), ("success", "succeeded")):
+            if state == "success":
+                desk.report(job_id)
+            with timed() as seconds:
+                desk.airflow.move(f"gw.{job_id}", state)
+                until(lambda wanted=expected: desk.job(job_id).state == wanted)
+            assert seconds() < 1
+
+
+def test_two_workers_at_once_make_one_run_for_each_of_many_jobs(desk: Desk) -> None:
+    jobs = [desk.seal() for _ in range(30)]
+    with working(desk, workers=2):
+        until(lambda: all(desk.job(job_id).state == "dispatched" for job_id in jobs), seconds=30)
+    assert desk.airflow.created == {f"gw.{job_id}": 1 for job_id in jobs}
+    assert all(desk.actions(job_id).count("job.dispatched") == 1 for job_id in jobs)
+
+
+def test_an_airflow_that_comes_back_gets_every_run_once(desk: Desk) -> None:
+    desk.airflow.down()
+    jobs = [desk.seal() for _ in range(10)]
+    with working(desk, workers=2):
+        until(lambda: desk.job(jobs[0]).waiting_reason == "airflow-unavailable")
+        desk.airflow.up()
+        until(lambda: all(desk.job(job_id).state == "dispatched" for job_id in jobs), seconds=25)
+    assert desk.airflow.created == {f"gw.{job_id}": 1 for job_id in jobs}
+
+
+def test_answers_lost_at_random_make_no_second_run(desk: Desk) -> None:
+    for after in (True, False):
+        desk.airflow.fail("drop", method="POST", path="dagRuns", after=after, times=6)
+        desk.airflow.fail(503, method="POST", path="dagRuns", after=after, times=3)
+    jobs = [desk.seal() for _ in range(15)]
+    with working(desk, workers=2):
+        until(lambda: all(desk.job(job_id).state == "dispatched" for job_id in jobs), seconds=40)
+    assert desk.airflow.created == {f"gw.{job_id}": 1 for job_id in jobs}
+
+
+def test_one_clients_blocked_and_quarantined_jobs_do_not_stand_before_anothers(
+    desk: Desk,
+) -> None:
+    del desk.airflow.dags["acme__flights"]
+    blocked = [desk.seal() for _ in range(20)]
+    with working(desk):
+        until(lambda: all(desk.job(job_id).state == "blocked" for job_id in blocked), seconds=20)
+        with timed() as seconds:
+            other = desk.seal("globex", "weather")
+            until(lambda: desk.job(other).state == "dispatched")
+        assert seconds() < 2
+        desk.airflow.dags["acme__flights"] = Dag()
+        until(lambda: all(desk.job(job_id).state == "dispatched" for job_id in blocked), seconds=45)
+
+
+def test_a_worker_survives_the_loss_of_every_database_connection(desk: Desk) -> None:
+    with working(desk):
+        first = desk.seal()
+        until(lambda: desk.job(first).state == "dispatched")
+        with desk.services.engine.begin() as connection:
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            mine = " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            connection.execute(text(others + mine))
+        time.sleep(1.5)
+        with timed() as seconds:
+            second = desk.seal()
+            until(lambda: desk.job(second).state == "dispatched", seconds=15)
+        # It hears notifications again, not only the clock.
+        assert seconds() < 3
+
+
+def test_sigterm_lets_what_is_in_flight_finish_and_exits_with_0(
+    desk: Desk, environment: dict[str, str]
+) -> None:
+    desk.airflow.fail("hang", method="POST", path="dagRuns", times=1)
+    job_id = desk.seal()
+    process = subprocess.Popen(
+        WORKER,
+        env={**os.environ, **environment, "GATEWAY_AIRFLOW_TIMEOUT_SECONDS": "2"},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        until(lambda: desk.airflow.count("POST", "dagRuns"), seconds=30)
+        with timed() as seconds:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(15) == 0
+        assert seconds() < 10
+    finally:
+        process.kill()
+        process.communicate()
+    # It was put off in an orderly way, not left to its claim.
+    assert desk.message(job_id).last_error == "airflow-unavailable"
+
+
+def test_what_was_abandoned_is_swept(desk: Desk) -> None:
+    services = desk.services
+    with services.sessions.begin() as session:
+        wanted = BatchRequest(project="flights", reference="forgotten")
+        batch = ledger.open_batch(
+            session, principal("acme"), wanted, batches=services.settings.batches
+        )
+        hour_ago = func.clock_timestamp() - timedelta(hours=1)
+        session.execute(update(Batch).values(expires_at=hour_ago))
+    path = BatchPath("acme", "flights", batch.id)
+    part = services.zone.open_part("upl_1", len(CONTENT))
+    part.write([CONTENT])
+    part.finish()
+    services.zone.publish(part, path, "rows.csv")
+    with services.sessions.begin() as session:
+        session.add(complete_file(batch.id))
+    worker.sweep(services)
+    worker.sweep(services)
+    with services.sessions.begin() as session:
+        assert session.get_one(Batch, batch.id).state == "expired"
+        assert session.get_one(Batch, batch.id).file_count == 0
+        assert ledger.files_of(session, batch.id) == []
+    assert list(services.zone.walk()) == []
+
+
+def test_a_message_of_an_unknown_topic_is_left_alone(desk: Desk) -> None:
+    with desk.services.sessions.begin() as session:
+        session.add(Message(topic="other.topic", key="1", lane="acme", payload={}))
+    with working(desk):
+        job_id = desk.seal()
+        until(lambda: desk.job(job_id).state == "dispatched")
+    assert desk.message("1", "other.topic").attempts == 0
+
+
+def test_a_worker_killed_after_airflow_accepted_leaves_no_trace_but_time(
+    desk: Desk, environment: dict[str, str]
+) -> None:
+    hang = desk.airflow.fail("hang", method="POST", path="dagRuns", after=True)
+    job_id = desk.seal()
+    process = subprocess.Popen(
+        WORKER,
+        env={
+            **os.environ,
+            **environment,
+            "GATEWAY_AIRFLOW_TIMEOUT_SECONDS": "30",
+            "GATEWAY_WORKER_CLAIM_SECONDS": "5",
+        },
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: desk.airflow.created, seconds=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert desk.job(job_id).state == "queued"
+    hang.times = 0
+    with working(desk):
+        until(lambda: desk.job(job_id).state == "dispatched", seconds=15)
+    assert desk.airflow.created == {f"gw.{job_id}": 1}
+    assert desk.airflow.count("POST", "dagRuns") == 1
