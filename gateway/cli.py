@@ -9,7 +9,9 @@ from __future__ import annotations
 import getpass
 import importlib.util
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,8 +78,11 @@ def worker() -> None:
     """
     from gateway import worker as loop  # noqa: PLC0415
 
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     with _failures(), _services() as services:
-        loop.serve(services)
+        loop.run(services, stop)
 
 
 def migrate() -> None:

@@ -36,7 +36,6 @@ from gateway.outbox import queue
 from gateway.outbox.queue import Claim
 from gateway.settings import Settings
 from gateway.uploads import sweep as uploads
-from gateway.uploads import sweep as uploads
 
 Errand = Callable[[Messenger, Claim], Setback | None]
 ERRANDS: Mapping[str, Errand] = MappingProxyType(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -72,20 +73,14 @@ class Stack:
             [python, "-c", program, path, query], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        import json
-
         return json.loads(done.stdout)
 
     @contextmanager
-    def frozen(self, words: str) -> Iterator[None]:
-        """Stop the processes whose command line has ``words`` for as long as the block lasts."""
-        found = [
-            each
-            for each in psutil.process_iter(["cmdline", "cwd"])
-            if words in " ".join(each.info["cmdline"] or [])
-            and str(self.directory) in (each.info["cwd"] or "")
-        ]
-        assert found, words
+    def frozen(self, name: str) -> Iterator[None]:
+        """Stop one part of the stack, and its children, for as long as the block lasts."""
+        noted = json.loads((self.directory / "processes.json").read_text())
+        process = psutil.Process([each["pid"] for each in noted if each["name"] == name][-1])
+        found = [process, *process.children(recursive=True)]
         for each in found:
             each.send_signal(signal.SIGSTOP)
         try:

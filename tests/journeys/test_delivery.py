@@ -136,7 +136,7 @@ def test_a_seal_is_answered_while_airflow_is_away_and_its_job_waits_with_the_rea
 ) -> None:
     path = tmp_path / "flights_2013_03.csv"
     path.write_text(flights(3, 100))
-    with stack.frozen("api-server"), stack.frozen("api_server"):
+    with stack.frozen("airflow-api"):
         sent = stack.send(
             "ACME", "send", "--project", "flights", "--reference", "away", "--json", str(path)
         )

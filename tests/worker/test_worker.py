@@ -51,20 +51,22 @@ def environment(environment: dict[str, str]) -> dict[str, str]:
     return environment | {"GATEWAY_WORKER_POLL_SECONDS": "5", "GATEWAY_DATABASE_POOL_SIZE": "24"}
 
 
-def test_a_job_is_dispatched_and_finished_within_a_second_of_each_cause(desk: Desk) -> None:
+def test_a_job_is_dispatched_and_finished_soon_after_each_cause_not_at_the_next_poll(
+    desk: Desk,
+) -> None:
     with working(desk):
         until(lambda: desk.airflow.pools.keys() == {"client-acme", "client-globex"})
         with timed() as seconds:
             job_id = desk.seal()
             until(lambda: desk.job(job_id).state == "dispatched")
-        assert seconds() < 1
+        assert seconds() < 2
         for state, expected in (("running", "running"), ("success", "succeeded")):
             if state == "success":
                 desk.report(job_id)
             with timed() as seconds:
                 desk.airflow.move(f"gw.{job_id}", state)
                 until(lambda wanted=expected: desk.job(job_id).state == wanted)
-            assert seconds() < 1
+            assert seconds() < 2
 
 
 def test_two_workers_at_once_make_one_run_for_each_of_many_jobs(desk: Desk) -> None:
@@ -123,7 +125,7 @@ def test_a_worker_survives_the_loss_of_every_database_connection(desk: Desk) -> 
             second = desk.seal()
             until(lambda: desk.job(second).state == "dispatched", seconds=15)
         # It hears notifications again, not only the clock.
-        assert seconds() < 3
+        assert seconds() < 4
 
 
 def test_sigterm_lets_what_is_in_flight_finish_and_exits_with_0(
@@ -137,11 +139,11 @@ def test_sigterm_lets_what_is_in_flight_finish_and_exits_with_0(
         stdout=subprocess.PIPE,
     )
     try:
-        until(lambda: desk.airflow.count("POST", "dagRuns"), seconds=30)
+        until(lambda: desk.airflow.count("POST", "dagRuns"), seconds=60)
         with timed() as seconds:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(15) == 0
-        assert seconds() < 10
+            assert process.wait(30) == 0
+        assert seconds() < 15
     finally:
         process.kill()
         process.communicate()
@@ -199,7 +201,7 @@ def test_a_worker_killed_after_airflow_accepted_leaves_no_trace_but_time(
         stdout=subprocess.DEVNULL,
     )
     try:
-        until(lambda: desk.airflow.created, seconds=30)
+        until(lambda: desk.airflow.created, seconds=60)
     finally:
         process.kill()
         process.wait()
