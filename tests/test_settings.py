@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from gateway import settings
 
 EXAMPLE = Path(__file__).parents[1] / "deploy" / "env.example"
@@ -37,7 +38,7 @@ def test_the_example_shows_the_real_defaults(tmp_path: Path) -> None:
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:
     given = minimal(tmp_path)
     del given["GATEWAY_TOKENS_ISSUER"]
-    with pytest.raises(settings.SettingsError, match="^GATEWAY_TOKENS_ISSUER: must be set$"):
+    with pytest.raises(settings.SettingsError, match=r"^GATEWAY_TOKENS_ISSUER: must be set$"):
         settings.load(given)
 
 
@@ -51,7 +52,7 @@ def test_an_unknown_setting_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_value_out_of_bounds_is_named(tmp_path: Path) -> None:
     given = {**minimal(tmp_path), "GATEWAY_TOKENS_ACCESS_SECONDS": "901"}
-    with pytest.raises(settings.SettingsError, match="GATEWAY_TOKENS_ACCESS_SECONDS: "):
+    with pytest.raises(settings.SettingsError, match=r"GATEWAY_TOKENS_ACCESS_SECONDS: "):
         settings.load(given)
 
 
@@ -67,7 +68,7 @@ def test_a_secret_can_come_from_a_file_and_is_never_shown(tmp_path: Path) -> Non
 
 def test_an_unreadable_secret_file_is_one_clear_line(tmp_path: Path) -> None:
     given = {**minimal(tmp_path), "GATEWAY_DATABASE_URL_FILE": str(tmp_path / "nowhere")}
-    with pytest.raises(settings.SettingsError, match="^GATEWAY_DATABASE_URL_FILE: cannot be read"):
+    with pytest.raises(settings.SettingsError, match=r"^GATEWAY_DATABASE_URL_FILE: cannot be read"):
         settings.load(given)
 
 

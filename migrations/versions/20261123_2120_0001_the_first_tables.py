@@ -31,20 +31,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name=op.f("pk_audit_event")),
         sa.UniqueConstraint("id", name=op.f("uq_audit_event_id")),
     )
+    op.create_index("ix_audit_event_actor_number", "audit_event", ["actor", "number"], unique=False)
     op.create_index(
-        "ix_audit_event_actor_number", "audit_event", ["actor", "number"], unique=False
+        "ix_audit_event_client_number", "audit_event", ["client", "number"], unique=False
     )
     op.create_index(
-        "ix_audit_event_client_number",
-        "audit_event",
-        ["client", "number"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_audit_event_subject_number",
-        "audit_event",
-        ["subject", "number"],
-        unique=False,
+        "ix_audit_event_subject_number", "audit_event", ["subject", "number"], unique=False
     )
     op.create_table(
         "audit_head",
@@ -87,10 +79,7 @@ def upgrade() -> None:
         sa.Column("subject", sa.Text(), nullable=False),
         sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column(
-            "at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
+            "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.PrimaryKeyConstraint("client", "number", name=op.f("pk_event")),
         sa.UniqueConstraint("id", name=op.f("uq_event_id")),
@@ -100,16 +89,11 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column(
-            "at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
+            "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_failed_login")),
     )
-    op.create_index(
-        "ix_failed_login_key_at", "failed_login", ["key", "at"], unique=False
-    )
+    op.create_index("ix_failed_login_key_at", "failed_login", ["key", "at"], unique=False)
     op.create_table(
         "feed_head",
         sa.Column("client", sa.Text(), nullable=False),
@@ -131,15 +115,10 @@ def upgrade() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
-        sa.PrimaryKeyConstraint(
-            "client", "subject", "key", name=op.f("pk_idempotency_key")
-        ),
+        sa.PrimaryKeyConstraint("client", "subject", "key", name=op.f("pk_idempotency_key")),
     )
     op.create_index(
-        op.f("ix_idempotency_key_created_at"),
-        "idempotency_key",
-        ["created_at"],
-        unique=False,
+        op.f("ix_idempotency_key_created_at"), "idempotency_key", ["created_at"], unique=False
     )
     op.create_table(
         "job",
@@ -171,26 +150,20 @@ def upgrade() -> None:
         sa.Column("dispatched_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "cause IN ('seal', 'replay', 'history')", name=op.f("ck_job_cause")
-        ),
+        sa.CheckConstraint("cause IN ('seal', 'replay', 'history')", name=op.f("ck_job_cause")),
         sa.CheckConstraint(
             "state IN ('queued', 'blocked', 'dispatched', 'running', 'succeeded', 'partially_succeeded', 'failed', 'canceled')",
             name=op.f("ck_job_state"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job")),
-        sa.UniqueConstraint(
-            "batch_id", "attempt", name=op.f("uq_job_batch_id_attempt")
-        ),
+        sa.UniqueConstraint("batch_id", "attempt", name=op.f("uq_job_batch_id_attempt")),
     )
     op.create_index(
         "ix_job_active",
         "job",
         ["state"],
         unique=False,
-        postgresql_where=sa.text(
-            "state IN ('queued', 'blocked', 'dispatched', 'running')"
-        ),
+        postgresql_where=sa.text("state IN ('queued', 'blocked', 'dispatched', 'running')"),
     )
     op.create_index("ix_job_client_id", "job", ["client", "id"], unique=False)
     op.create_table(
@@ -217,8 +190,7 @@ def upgrade() -> None:
         ),
         sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "state IN ('pending', 'done', 'quarantined')",
-            name=op.f("ck_outbox_message_state"),
+            "state IN ('pending', 'done', 'quarantined')", name=op.f("ck_outbox_message_state")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox_message")),
         sa.UniqueConstraint("topic", "key", name=op.f("uq_outbox_message_topic_key")),
@@ -237,10 +209,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("jti", name=op.f("pk_revoked_token")),
     )
     op.create_index(
-        op.f("ix_revoked_token_expires_at"),
-        "revoked_token",
-        ["expires_at"],
-        unique=False,
+        op.f("ix_revoked_token_expires_at"), "revoked_token", ["expires_at"], unique=False
     )
     op.create_table(
         "token_family",
@@ -279,15 +248,10 @@ def upgrade() -> None:
         ),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "state IN ('running', 'succeeded', 'failed')",
-            name=op.f("ck_job_step_part_state"),
+            "state IN ('running', 'succeeded', 'failed')", name=op.f("ck_job_step_part_state")
         ),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["job.id"], name=op.f("fk_job_step_part_job_id_job")
-        ),
-        sa.PrimaryKeyConstraint(
-            "job_id", "step", "map_index", name=op.f("pk_job_step_part")
-        ),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_job_step_part_job_id_job")),
+        sa.PrimaryKeyConstraint("job_id", "step", "map_index", name=op.f("pk_job_step_part")),
     )
     op.create_table(
         "project",
@@ -312,12 +276,8 @@ def upgrade() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
-        sa.CheckConstraint(
-            "state IN ('active', 'gone')", name=op.f("ck_project_state")
-        ),
-        sa.ForeignKeyConstraint(
-            ["client"], ["client.name"], name=op.f("fk_project_client_client")
-        ),
+        sa.CheckConstraint("state IN ('active', 'gone')", name=op.f("ck_project_state")),
+        sa.ForeignKeyConstraint(["client"], ["client.name"], name=op.f("fk_project_client_client")),
         sa.PrimaryKeyConstraint("client", "name", name=op.f("pk_project")),
     )
     op.create_table(
@@ -332,15 +292,11 @@ def upgrade() -> None:
         ),
         sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
-            ["family"],
-            ["token_family.id"],
-            name=op.f("fk_refresh_token_family_token_family"),
+            ["family"], ["token_family.id"], name=op.f("fk_refresh_token_family_token_family")
         ),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_refresh_token")),
     )
-    op.create_index(
-        op.f("ix_refresh_token_family"), "refresh_token", ["family"], unique=False
-    )
+    op.create_index(op.f("ix_refresh_token_family"), "refresh_token", ["family"], unique=False)
     op.create_table(
         "reject",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -352,16 +308,11 @@ def upgrade() -> None:
         sa.Column("column", sa.Text(), nullable=True),
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["job.id"], name=op.f("fk_reject_job_id_job")
-        ),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_reject_job_id_job")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reject")),
     )
     op.create_index(
-        "ix_reject_job_id_step_map_index",
-        "reject",
-        ["job_id", "step", "map_index"],
-        unique=False,
+        "ix_reject_job_id_step_map_index", "reject", ["job_id", "step", "map_index"], unique=False
     )
     op.create_table(
         "batch",
@@ -436,12 +387,8 @@ def upgrade() -> None:
             "state <> 'complete' OR (size_bytes IS NOT NULL AND sha256 IS NOT NULL)",
             name=op.f("ck_file_complete_is_known"),
         ),
-        sa.CheckConstraint(
-            "state IN ('pending', 'complete', 'error')", name=op.f("ck_file_state")
-        ),
-        sa.ForeignKeyConstraint(
-            ["batch_id"], ["batch.id"], name=op.f("fk_file_batch_id_batch")
-        ),
+        sa.CheckConstraint("state IN ('pending', 'complete', 'error')", name=op.f("ck_file_state")),
+        sa.ForeignKeyConstraint(["batch_id"], ["batch.id"], name=op.f("fk_file_batch_id_batch")),
         sa.PrimaryKeyConstraint("batch_id", "name", name=op.f("pk_file")),
         sa.UniqueConstraint(
             "batch_id", "collision_key", name=op.f("uq_file_batch_id_collision_key")
@@ -498,9 +445,7 @@ def downgrade() -> None:
     op.drop_index(
         "ix_job_active",
         table_name="job",
-        postgresql_where=sa.text(
-            "state IN ('queued', 'blocked', 'dispatched', 'running')"
-        ),
+        postgresql_where=sa.text("state IN ('queued', 'blocked', 'dispatched', 'running')"),
     )
     op.drop_table("job")
     op.drop_index(op.f("ix_idempotency_key_created_at"), table_name="idempotency_key")

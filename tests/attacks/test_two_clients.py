@@ -12,6 +12,7 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
+
 from tests import factories
 from tests.parts import GatewayServer
 
@@ -44,7 +45,9 @@ def delivered(
         created = client.post("/v1/batches", json=body, headers=headers)
         assert created.status_code == 201, created.text
         identity: str = created.json()["id"]
-        put = client.put(f"/v1/batches/{identity}/files/{OURS}", content=b"id\n1\n", headers=headers)
+        put = client.put(
+            f"/v1/batches/{identity}/files/{OURS}", content=b"id\n1\n", headers=headers
+        )
         assert put.status_code == 201, put.text
         return identity
 
@@ -96,7 +99,9 @@ def test_another_clients_objects_answer_as_absent_ones_at_every_door(
         if "{" not in path:
             continue
         for headers in strangers:
-            foreign = [fill(path, each, delivered.job) for each in (delivered.sealed, delivered.open)]
+            foreign = [
+                fill(path, each, delivered.job) for each in (delivered.sealed, delivered.open)
+            ]
             nobody = ask(client, method, fill(path, *absent), headers)
             for address in foreign:
                 theirs = ask(client, method, address, headers)
@@ -125,7 +130,9 @@ def test_a_reference_of_another_client_is_free(
     client: TestClient, delivered: Delivered, bearer: Callable[[str], dict[str, str]]
 ) -> None:
     body = {"project": "weather", "reference": "reference-of-a-1"}
-    assert client.post("/v1/batches", json=body, headers=bearer("globex-uploader")).status_code == 201
+    assert (
+        client.post("/v1/batches", json=body, headers=bearer("globex-uploader")).status_code == 201
+    )
 
 
 @pytest.mark.parametrize("project", ["flights", "none-such"])

@@ -10,10 +10,11 @@ from typing import Any
 
 import jwt
 import pytest
-from gateway.identity import tokens
-from gateway.settings import Settings
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
+
+from gateway.identity import tokens
+from gateway.settings import Settings
 from tests import factories
 
 CONTRACT = Path(__file__).parents[2] / "airflow" / "contract"
@@ -60,9 +61,7 @@ def test_tokens_for_airflow_have_the_agreed_claims(
             scope="dags:cancel",
         ),
         "watcher": lambda: tokens.mint_watcher(keys, config.tokens, config.airflow.audience),
-        "pools": lambda: tokens.mint_pools(
-            keys, config.tokens, config.airflow.audience, "acme"
-        ),
+        "pools": lambda: tokens.mint_pools(keys, config.tokens, config.airflow.audience, "acme"),
     }[kind]()
     assert_shape(minted, kind, config)
 

@@ -6,8 +6,9 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from deploy.local.postgres import Postgres
 from sqlalchemy import Connection, create_engine, inspect
+
+from deploy.local.postgres import Postgres
 from tests.parts import REPOSITORY
 
 
