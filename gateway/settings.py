@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 PREFIX = "GATEWAY_"
+_WEB = r"^https?://\S+$"
 
 
 class SettingsError(Exception):
@@ -37,7 +38,10 @@ class Database(_Section):
 class Ldap(_Section):
     """The directory in which people, service accounts and groups live."""
 
-    url: str = Field(description="ldaps://host:port, or ldap://host:port with START_TLS=true")
+    url: str = Field(
+        pattern=r"^ldaps?://\S+$",
+        description="ldaps://host:port, or ldap://host:port with START_TLS=true",
+    )
     ca_path: Path | None = Field(None, description="PEM bundle that signs the directory's cert")
     start_tls: bool = False
     bind_dn: str = Field(description="account used for searches only")
@@ -66,7 +70,7 @@ class Roles(_Section):
 class Tokens(_Section):
     """Signing keys and the life of what they sign."""
 
-    issuer: str = Field(description="the gateway's public base URL")
+    issuer: str = Field(pattern=_WEB, description="the gateway's public base URL")
     audience: str = "gateway"
     keys_dir: Path = Field(description="directory of EC P-256 private keys, mode 0700")
     access_seconds: int = Field(900, ge=30, le=900)
@@ -94,8 +98,10 @@ class Landing(_Section):
 class Airflow(_Section):
     """The Airflow deployment behind the gateway."""
 
-    url: str = Field(description="base URL of the Airflow API server")
-    ui_url: str | None = Field(None, description="what people open in a browser; default: url")
+    url: str = Field(pattern=_WEB, description="base URL of the Airflow API server")
+    ui_url: str | None = Field(
+        None, pattern=_WEB, description="what people open in a browser; default: url"
+    )
     audience: str = "airflow"
     registry_path: Path = Field(description="file the DAG factory reads; written by onboarding")
     timeout_seconds: float = Field(5.0, gt=0, le=30)
