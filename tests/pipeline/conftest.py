@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+
 from pipeline import report, tasks
 from pipeline.tasks import TaskRun
-
 from tests.pipeline.gateway_fake import PASSWORD, USER, GatewayFake
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Stage:
         return batch_id
 
     def conf(self, batch_id: str, attempt: int = 1) -> dict[str, Any]:
-        job_id = f"job_{batch_id[4:22]}{attempt:08d}"
+        job_id = f"job_{batch_id[12:]}{attempt:08d}"
         golden = json.loads((GOLDEN / "dag_run_conf.json").read_text())
         return {**golden, "job_id": job_id, "batch_id": batch_id, "attempt": attempt}
 

@@ -13,7 +13,7 @@ from joserfc import jws
 from joserfc.jwk import ECKey
 
 USER = "svc-airflow"
-PASSWORD = "not-a-real-secret"  # noqa: S105
+PASSWORD = "not-a-real-secret"
 
 
 class GatewayFake:

@@ -8,6 +8,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+
 from pipeline.errors import DeliveryError
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+
 from pipeline import load, staging
 from pipeline.contract import read_contract
 from pipeline.load import Commit, Rows
-
 from tests.pipeline.conftest import FLIGHTS, contract
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def test_nothing_is_committed_if_staged_rows_are_lost_on_the_way(tmp_path: Path)
 
 
 def test_a_result_that_does_not_add_up_stops_publishing(stage: Stage) -> None:
-    from pipeline import delivery, publish  # noqa: PLC0415
+    from pipeline import delivery, publish
 
     batch = stage.land({"a.csv": GOOD})
     stage.run(batch)

@@ -7,6 +7,7 @@ import io
 import random
 
 import pytest
+
 from pipeline import records
 from pipeline.records import LineTooLongError, read_rows
 
@@ -95,7 +96,7 @@ def _field(chance: random.Random) -> str:
 def test_any_well_formed_file_reads_as_python_reads_it_however_it_is_cut(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     width, written = chance.randrange(2, 5), []
     buffer = io.StringIO()
     ending = chance.choice(["\n", "\r\n"])
@@ -118,7 +119,7 @@ def test_any_well_formed_file_reads_as_python_reads_it_however_it_is_cut(
 def test_any_text_at_all_gives_the_same_rows_however_it_is_cut(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     pieces = ["a", ",", "\n", '"', '""', "\r\n", "b,c\n", '"x",y\n', "ü"]
     text = "".join(chance.choice(pieces) for _ in range(300)).encode()
     whole = rows_of(text)

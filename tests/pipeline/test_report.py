@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+
 from pipeline import tasks
 from pipeline.errors import DeliveryError
 from pipeline.tasks import TaskRun
-
 from tests.pipeline.conftest import GOLDEN
 
 if TYPE_CHECKING:

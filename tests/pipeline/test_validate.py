@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from pipeline.contract import ContractError, read_contract
 from pipeline.errors import DeliveryError
-
 from tests.pipeline.conftest import GOLDEN, contract
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def test_rules_of_a_whole_table_pass_or_fail_the_batch(
     ],
 )
 def test_a_tolerant_rule_judges_the_column_and_rejects_no_row(
-    stage: Stage, rule: dict[str, Any], fails: bool
+    stage: Stage, rule: dict[str, Any], *, fails: bool
 ) -> None:
     stage.properties[1] = {**stage.properties[1], "quality": [rule]}
     files = {"a.csv": b"flight,carrier,delay\n1,AA,1\n2,AA,2\n3,,3\n4,UA,4\n"}
@@ -189,7 +189,7 @@ def test_a_pattern_that_polars_cannot_compile_fails_the_plan(stage: Stage) -> No
         "logicalTypeOptions": {"pattern": "a\\Z"},
     }
     with pytest.raises(
-        DeliveryError, match="invalid-contract: the rule pattern of flights.carrier"
+        DeliveryError, match=r"invalid-contract: the rule pattern of flights\.carrier"
     ):
         stage.load({"a.csv": b"flight,carrier,delay\n1,AA,1\n"})
 

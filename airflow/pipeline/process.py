@@ -1,0 +1,147 @@
+"""The second step, once per chunk group: text to typed, judged rows in Parquet."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import polars as pl
+
+from pipeline import delivery as deliveries
+from pipeline import plan as planning
+from pipeline.errors import DeliveryError
+from pipeline.normalize import normalize
+from pipeline.records import LineTooLongError, read_rows
+from pipeline.rejects import MAX_REJECTS_PER_PART, Reject
+from pipeline.staging import FileResult, Plan, fresh_dir, part_dir, replace_dir, write_json
+from pipeline.text import utf8_blocks
+from pipeline.validate import Judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pipeline.delivery import Delivery
+    from pipeline.records import BadRow, Rows
+    from pipeline.staging import Chunk
+
+
+@dataclass(frozen=True)
+class Processed:
+    """What one task did: counts in full, rejects up to a cap."""
+
+    read: int
+    rejected: int
+    rejects: list[Reject]
+
+
+def process_group(delivery: Delivery, plan: Plan, index: int) -> Processed:
+    """Process the chunks of one group; a second try replaces what the first one wrote.
+
+    Raises
+    ------
+    DeliveryError
+        ``unreadable-file`` if a file stops being lines of text, ``invalid-contract``.
+    """
+    contract = planning.read_project_contract(plan.contract)
+    final = part_dir(delivery, index)
+    working = fresh_dir(final.with_suffix(".tmp"))
+    results: list[FileResult] = []
+    rejects: list[Reject] = []
+    judges = {table.name: Judge(table) for table in contract.tables}
+    for number, chunk in enumerate(plan.groups[index]):
+        worker = _ChunkWorker(delivery, judges, chunk, working, number)
+        results.append(worker.run(room=MAX_REJECTS_PER_PART - len(rejects)))
+        rejects += worker.rejects
+    write_json(working / "result.json", [asdict(result) for result in results])
+    replace_dir(working, final)
+    described = rejects[:MAX_REJECTS_PER_PART]
+    return Processed(sum(r.read for r in results), sum(r.rejected for r in results), described)
+
+
+class _ChunkWorker:
+    """Reads one chunk, block by block, and writes a Parquet part for each."""
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        judges: dict[str, Judge],
+        chunk: Chunk,
+        directory: Path,
+        number: int,
+    ) -> None:
+        self.delivery = delivery
+        self.judges = judges
+        self.chunk = chunk
+        self.directory = directory
+        self.number = number
+        self.read = self.rejected = 0
+        self.rejects: list[Reject] = []
+        self.parts: list[str] = []
+
+    def run(self, *, room: int) -> FileResult:
+        if self.chunk.table is None:
+            self._count_only()
+        else:
+            self._judge(self.judges[self.chunk.table], room)
+        chunk = self.chunk
+        parts = tuple(self.parts)
+        return FileResult(
+            chunk.file, chunk.table, self.read, self.rejected, parts, refusal=chunk.refusal
+        )
+
+    def _count_only(self) -> None:
+        self.read = self.rejected = sum(rows.count for rows in self._rows())
+        self.rejects = [planning.misfit_reject(self.chunk)]
+
+    def _judge(self, judge: Judge, room: int) -> None:
+        positions = {name: i for i, name in enumerate(self.chunk.heading)}
+        for rows in self._rows():
+            frame = normalize(rows.frame, judge.table, positions)
+            judged = judge.judge(frame, self.chunk.file, room=room - len(self.rejects))
+            self.read += rows.count
+            self.rejected += judged.rejected + len(rows.bad)
+            described = judged.rejects + [self._shape_reject(bad) for bad in rows.bad]
+            described.sort(key=lambda reject: reject.line)
+            self.rejects += described[: room - len(self.rejects)]
+            self._write(judged.good)
+
+    def _rows(self) -> Iterator[Rows]:
+        chunk = self.chunk
+        if not chunk.heading:
+            return
+        with _open_chunk(self.delivery, chunk) as file:
+            blocks = utf8_blocks(file, chunk.dialect)
+            try:
+                yield from read_rows(blocks, chunk.dialect.delimiter, len(chunk.heading))
+            except LineTooLongError as error:
+                detail = f"{chunk.file}: line {error.line} is too long to be a row"
+                raise DeliveryError("unreadable-file", detail) from error
+
+    def _shape_reject(self, bad: BadRow) -> Reject:
+        return Reject(self.chunk.file, bad.line, None, bad.rule, bad.text)
+
+    def _write(self, good: pl.DataFrame) -> None:
+        if not good.height:
+            return
+        name = f"{self.number:04d}-{len(self.parts):04d}.parquet"
+        good.select(
+            pl.all().exclude("_line"),
+            pl.lit(self.delivery.batch_id).alias("_batch_id"),
+            pl.lit(self.chunk.file).alias("_file"),
+            "_line",
+        ).write_parquet(self.directory / name, compression="zstd", compression_level=1)
+        self.parts.append(name)
+
+
+def _open_chunk(delivery: Delivery, chunk: Chunk) -> Any:
+    if chunk.source == "landing":
+        return deliveries.open_landed(delivery, "files", chunk.name)
+    return _open_unpacked(delivery, chunk.name)
+
+
+def _open_unpacked(delivery: Delivery, name: str) -> BinaryIO:
+    if not name.isdigit():
+        msg = "an unpacked file is named by its number"
+        raise ValueError(msg)
+    return (delivery.staged_dir / "unpacked" / name).open("rb")

@@ -1,0 +1,199 @@
+"""The last step: judge the batch as a whole, then put its rows into the curated tables.
+
+Nothing is written to a curated table before the numbers add up: every row that was read is either
+about to be loaded or counted as rejected.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import load, tables
+from pipeline import plan as planning
+from pipeline.errors import DeliveryError
+from pipeline.rejects import MAX_REJECTS_PER_PART, Reject
+from pipeline.staging import FileResult, Plan, fresh_dir, part_dir, read_json
+
+if TYPE_CHECKING:
+    from pipeline.contract import Table
+    from pipeline.delivery import Delivery
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the whole batch came to.
+
+    ``rejected_here`` and ``rejects`` are this step's own: what earlier steps rejected is not in.
+    """
+
+    read: int
+    loaded: int
+    rejected: int
+    rejected_here: int
+    rejects: list[Reject]
+
+
+def publish_batch(delivery: Delivery, plan: Plan) -> Published:
+    """Load a processed batch, or, in validation, say what loading it would come to.
+
+    A replay replaces the rows that the batch has in every table of the project, in one commit per
+    table; running it again changes nothing.
+
+    Raises
+    ------
+    DeliveryError
+        ``too-many-rejects``, ``empty-batch``, ``quality-failed``, ``schema-conflict``,
+        ``stale-attempt`` or the reason why a file fits no table. Nothing has been loaded then.
+    """
+    contract = planning.read_project_contract(plan.contract)
+    batch = _Batch.gather(delivery, plan)
+    batch.refuse_misfits()
+    if not batch.read:
+        raise DeliveryError("empty-batch", "the files of the batch hold no rows")
+    batch.reject_whole_files()
+    for table in contract.tables:
+        batch.reject_duplicates(table)
+    batch.check_tolerance()
+    tables.check_rules(contract, batch.accepted)
+    if plan.mode != "load":
+        return batch.published(0)
+    batch.check_sum()
+    _load(delivery, plan, contract.tables, batch)
+    shutil.rmtree(delivery.staged_dir / "unpacked", ignore_errors=True)
+    return batch.published(batch.loadable)
+
+
+def _load(delivery: Delivery, plan: Plan, known: tuple[Table, ...], batch: _Batch) -> None:
+    replaced = [delivery.batch_id, *([plan.supersedes] if plan.supersedes else [])]
+    commit = load.Commit(delivery.batch_id, delivery.attempt, delivery.job_id, tuple(replaced))
+    filled = {t.name: t for t in known if batch.accepted[t.name]}
+    load.check_current(delivery.curated_dir, filled, commit)
+    for name, table in filled.items():
+        rows = load.Rows(batch.accepted[name], batch.rows_of(name), table)
+        load.replace_batch(delivery.curated_dir / name, rows, commit)
+    for other in load.tables_in(delivery.curated_dir):
+        if other.name not in filled:
+            load.remove_batch(other, commit)
+
+
+class _Batch:
+    """All parts of a batch, and what is left of them as rules of the whole are applied."""
+
+    def __init__(self, delivery: Delivery, plan: Plan, results: list[FileResult]) -> None:
+        self.delivery = delivery
+        self.plan = plan
+        self.results = results
+        self.read = sum(r.read for r in results)
+        self.rejected_before = sum(r.rejected for r in results)
+        self.rejected_here = 0
+        self.rejects: list[Reject] = []
+        self.rejected_files = {r.file for r in results if r.rejected or r.table is None}
+        self.accepted: dict[str, list[Path]] = defaultdict(list)
+        self.counts: dict[str, int] = defaultdict(int)
+        for result in results:
+            self._accept(result)
+
+    @classmethod
+    def gather(cls, delivery: Delivery, plan: Plan) -> _Batch:
+        results = []
+        for index in range(len(plan.groups)):
+            directory = part_dir(delivery, index)
+            for value in read_json(directory / "result.json"):
+                parts = tuple(str(directory / name) for name in value["parts"])
+                results.append(FileResult(**{**value, "parts": parts}))
+        return cls(delivery, plan, results)
+
+    @property
+    def policy(self) -> str:
+        return str(self.plan.on_reject.get("policy", "fail-batch"))
+
+    @property
+    def rejected(self) -> int:
+        return self.rejected_before + self.rejected_here
+
+    @property
+    def loadable(self) -> int:
+        return sum(self.counts.values())
+
+    def published(self, loaded: int) -> Published:
+        return Published(self.read, loaded, self.rejected, self.rejected_here, self.rejects)
+
+    def rows_of(self, table: str) -> int:
+        return self.counts[table]
+
+    def _accept(self, result: FileResult) -> None:
+        if result.table is not None:
+            self.accepted[result.table] += map(Path, result.parts)
+            self.counts[result.table] += result.read - result.rejected
+
+    def refuse_misfits(self) -> None:
+        chunks = [c for group in self.plan.groups for c in group if c.table is None]
+        misfits = [planning.misfit_reject(chunk) for chunk in chunks]
+        if misfits and (self.policy != "reject-file" or len(misfits) == len(self.results)):
+            error = planning.misfit_error(misfits)
+            raise DeliveryError(error.code, error.detail)  # the parts have told the rejects
+
+    def reject_whole_files(self) -> None:
+        """Under ``reject-file``, take all rows of a file that has a rejected one."""
+        if self.policy == "reject-file":
+            self._drop_files(self.rejected_files)
+
+    def _drop_files(self, files: set[str]) -> None:
+        self.accepted.clear()
+        self.counts.clear()
+        for result in self.results:
+            if result.file not in files:
+                self._accept(result)
+        self.rejected_here = self.read - self.rejected_before - self.loadable
+
+    def reject_duplicates(self, table: Table) -> None:
+        """Reject every row that repeats a key of an earlier one, across all files."""
+        if not self.accepted[table.name] or not table.unique_keys:
+            return
+        repeated = tables.find_duplicates(self.accepted[table.name], table)
+        if not repeated.count:
+            return
+        self.rejects = (self.rejects + repeated.rejects)[:MAX_REJECTS_PER_PART]
+        if self.policy == "reject-file":
+            self.rejected_files |= set(repeated.rows["_file"])
+            self._drop_files(self.rejected_files)
+            return
+        target = fresh_dir(self.delivery.staged_dir / "accepted" / table.name) / "0000.parquet"
+        tables.without(self.accepted[table.name], repeated.rows).sink_parquet(target)
+        self.accepted[table.name] = [target]
+        self.counts[table.name] -= repeated.count
+        self.rejected_here += repeated.count
+
+    def check_tolerance(self) -> None:
+        """Compare what was rejected with what the project allows."""
+        reason = over_tolerance(self.read, self.rejected, self.plan.on_reject)
+        if reason is None and not self.loadable and self.plan.mode == "load":
+            reason = "no row is left to load"
+        if reason is not None:
+            detail = f"{self.rejected} of {self.read} rows were rejected; {reason}"
+            raise DeliveryError("too-many-rejects", detail, self.rejects, self.rejected_here)
+
+    def check_sum(self) -> None:
+        """Refuse to load if a row is neither loaded nor counted as rejected."""
+        if self.read != self.loadable + self.rejected:
+            msg = f"{self.read} rows read, {self.loadable} to load, {self.rejected} rejected"
+            raise RuntimeError(msg)
+
+
+def over_tolerance(read: int, rejected: int, on_reject: dict[str, Any]) -> str | None:
+    """Tell which limit is passed, or None if the rejected rows are within what is allowed."""
+    policy = on_reject.get("policy", "fail-batch")
+    if not rejected:
+        return None
+    if policy == "fail-batch":
+        return "the project allows none"
+    max_rows, max_percent = on_reject.get("max_rows"), on_reject.get("max_percent")
+    if max_rows is not None and rejected > max_rows:
+        return f"the project allows {max_rows} rows"
+    if max_percent is not None and rejected * 100 > read * max_percent:
+        return f"the project allows {max_percent} percent"
+    return None

@@ -1,0 +1,188 @@
+"""The door of the pipeline: one function per step, each telling the gateway how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from pipeline.delivery import read_conf
+from pipeline.errors import DeliveryError
+from pipeline.plan import label_of, make_plan
+from pipeline.process import process_group
+from pipeline.publish import publish_batch
+from pipeline.rejects import MAX_DETAIL_CHARS, shorten
+from pipeline.report import Gateway
+from pipeline.staging import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.delivery import Delivery
+    from pipeline.rejects import Reject
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """Which try of which task speaks."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    is_last_try: bool = False
+
+
+@dataclass
+class Rows:
+    """Counts of one part of a step."""
+
+    read: int = 0
+    loaded: int = 0
+    rejected: int = 0
+
+
+@dataclass
+class Step:
+    """What is reported of one part of a step when it ends."""
+
+    total: int
+    rows: Rows = field(default_factory=Rows)
+    rejects: list[Reject] = field(default_factory=list)
+
+
+def plan(entry: dict[str, Any], conf: Any, run: TaskRun) -> list[dict[str, Any]]:
+    """Plan a job; give one small description per task of the next step.
+
+    Parameters
+    ----------
+    entry
+        The project's entry in the registry.
+    conf
+        The run's conf, not yet trusted.
+
+    Raises
+    ------
+    ConfError
+        If the conf is not the gateway's for this project.
+    DeliveryError
+        If the delivery cannot be loaded; the gateway knows of it then.
+    """
+    delivery = _delivery(entry, conf, run)
+    with _gateway() as gateway, _reported(gateway, delivery, run, "plan", Step(1)):
+        made = make_plan(delivery, entry["contract"], entry["on_reject"], gateway.jwks())
+    total = len(made.groups)
+    return [{"index": i, "total": total, "label": label_of(made, i)} for i in range(total)]
+
+
+def process(entry: dict[str, Any], conf: Any, run: TaskRun, part: dict[str, Any]) -> dict[str, Any]:
+    """Process one part of a plan.
+
+    Raises
+    ------
+    ConfError, DeliveryError
+        As `plan`.
+    """
+    delivery = _delivery(entry, conf, run)
+    made = Plan.read(delivery)
+    step = Step(len(made.groups))
+    with _gateway() as gateway, _reported(gateway, delivery, run, "process", step):
+        done = process_group(delivery, made, int(part["index"]))
+        step.rows = Rows(read=done.read, rejected=done.rejected)
+        step.rejects = done.rejects
+    return {"index": int(part["index"]), "read": done.read, "rejected": done.rejected}
+
+
+def publish(entry: dict[str, Any], conf: Any, run: TaskRun) -> dict[str, int]:
+    """Publish a processed batch; give the counts of the whole batch.
+
+    Raises
+    ------
+    ConfError, DeliveryError
+        As `plan`.
+    """
+    delivery = _delivery(entry, conf, run)
+    step = Step(1)
+    with _gateway() as gateway, _reported(gateway, delivery, run, "publish", step):
+        done = publish_batch(delivery, Plan.read(delivery))
+        step.rows = Rows(loaded=done.loaded, rejected=done.rejected_here)
+        step.rejects = done.rejects
+    return {"read": done.read, "loaded": done.loaded, "rejected": done.rejected}
+
+
+def _delivery(entry: dict[str, Any], conf: Any, run: TaskRun) -> Delivery:
+    return read_conf(
+        conf,
+        client=entry["client"],
+        project=entry["project"],
+        run_id=run.run_id,
+        roots=os.environ,
+    )
+
+
+@contextmanager
+def _gateway() -> Iterator[Gateway]:
+    env = os.environ
+    gateway = Gateway(
+        env["INGEST_GATEWAY_URL"],
+        env["INGEST_GATEWAY_USER"],
+        env["INGEST_GATEWAY_PASSWORD_FILE"],
+    )
+    with contextlib.closing(gateway):
+        yield gateway
+
+
+@contextmanager
+def _reported(
+    gateway: Gateway, delivery: Delivery, run: TaskRun, name: str, step: Step
+) -> Iterator[None]:
+    """Tell the gateway that a part began, and how it ended.
+
+    The beginning is a courtesy and may get lost. The end may not: if it cannot be told, the task
+    fails, and is tried again.
+    """
+    with contextlib.suppress(httpx.HTTPError):
+        gateway.progress(delivery.job_id, body_of(run, name, "running", step), tries=1)
+    try:
+        yield
+    except DeliveryError as error:
+        step.rows = Rows(rejected=error.rows_rejected)
+        step.rejects = error.rejects
+        failure = {"code": error.code, "detail": shorten(error.detail, MAX_DETAIL_CHARS)}
+        gateway.progress(delivery.job_id, body_of(run, name, "failed", step, failure))
+        raise
+    except Exception:
+        if run.is_last_try:
+            failure = {"code": "internal-error", "detail": "the platform could not do its part"}
+            with contextlib.suppress(httpx.HTTPError, DeliveryError):
+                gateway.progress(delivery.job_id, body_of(run, name, "failed", step, failure))
+        raise
+    gateway.progress(delivery.job_id, body_of(run, name, "succeeded", step))
+
+
+def body_of(
+    run: TaskRun, name: str, state: str, step: Step, error: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Give the report as the gateway reads it."""
+    return {
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
+        "task_id": run.task_id,
+        "map_index": run.map_index,
+        "try_number": run.try_number,
+        "step": name,
+        "state": state,
+        "total": step.total,
+        "rows": {
+            "read": step.rows.read,
+            "loaded": step.rows.loaded,
+            "rejected": step.rows.rejected,
+        },
+        "rejects": [reject.as_json() for reject in step.rejects],
+        "error": error,
+    }
