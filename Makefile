@@ -1,0 +1,51 @@
+# Everything a developer runs. PORT_BASE=n moves every port; EXIT=1 ends the demo when it is done.
+PYTHON ?= python3.11
+BIN := .run/gateway-env/bin
+PYTEST_ARGS ?=
+GATEWAY_TESTS ?= tests --ignore=tests/pipeline --ignore=tests/dags --ignore=tests/auth_manager
+AIRFLOW_TESTS ?= $(wildcard tests/pipeline tests/dags tests/auth_manager)
+export PORT_BASE EXIT
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test test-gateway test-airflow lint lock clean bootstrap
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+bootstrap: # the two locked environments, and OpenLDAP where it is missing
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is missing: install Debian's python3.11" >&2; exit 1; }
+	@$(PYTHON) -m deploy.local.environments
+
+demo: bootstrap ## start everything, deliver real data, show what became of it
+	@$(PYTHON) -m deploy.local.dataset
+	@STACK_DIR=$(CURDIR)/.run/demo exec $(BIN)/python -m deploy.local demo
+
+up: bootstrap ## start everything in the background; .run/stack.env says where
+	@exec $(BIN)/python -m deploy.local up
+
+down: ## stop what `make up` started, or a demo that was killed has left
+	@$(call each_stack,down)
+
+test: bootstrap ## run the whole suite on real Postgres, OpenLDAP and Airflow
+	@gateway=0; airflow=0; \
+	$(MAKE) --no-print-directory test-gateway || gateway=$$?; \
+	$(MAKE) --no-print-directory test-airflow || airflow=$$?; \
+	exit $$((gateway || airflow))
+
+test-gateway:
+	$(BIN)/python -m pytest $(GATEWAY_TESTS) $(PYTEST_ARGS)
+
+test-airflow:
+	PYTHONPATH=airflow:airflow/plugins .run/airflow-env/bin/python -m pytest --rootdir . $(AIRFLOW_TESTS) $(PYTEST_ARGS)
+
+lint: bootstrap ## ruff, mypy, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: bootstrap ## write the locks anew from pyproject.toml; UPGRADE=1 takes newer versions
+	@deploy/local/lock $(if $(UPGRADE),--upgrade)
+
+clean: down ## stop everything and remove what the stack has stored; environments stay
+	@$(call each_stack,clean)

@@ -1,0 +1,1 @@
+"""Everything needed to run the gateway: locally, in containers, on machines."""
