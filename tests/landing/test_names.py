@@ -142,7 +142,8 @@ def test_whatever_is_taken_is_one_harmless_component(
     assert len(text.encode()) <= 255
     assert unicodedata.is_normalized("NFC", text)
     assert not set(text) & set('/\\\x00:*?"<>|%')
-    assert text[0] not in ".-" and text[-1] not in ". "
+    assert text[0] not in ".-"
+    assert text[-1] not in ". "
     place = tmp_path_factory.getbasetemp()
     assert (place / text).resolve().parent == place.resolve()
     folded = unicodedata.normalize("NFKC", text.casefold())

@@ -1,0 +1,1 @@
+"""The yard: bytes at rest, durable and verified. Knows no database and no HTTP."""

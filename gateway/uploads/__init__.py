@@ -1,0 +1,1 @@
+"""Taking goods in: admit, stream, complete. Touches batches' files and the landing zone."""

@@ -1,0 +1,259 @@
+"""One file: admitted, streamed, completed; acknowledged only when it is durable and written down.
+
+No transaction is open while bytes are on their way. Whatever fails, nothing of the file remains
+visible, and its name and room are given back; what a crash leaves, the next attempt or the sweep
+takes up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from gateway import logs
+from gateway.batches.model import File
+from gateway.errors import GatewayError, InvalidRequestError, TooLargeError
+from gateway.identity.access import Principal
+from gateway.landing.names import FileName
+from gateway.landing.parts import Part, Stored
+from gateway.landing.zone import NameTakenError, Zone
+from gateway.uploads import admission, completion, digests
+from gateway.uploads.admission import FileExistsAlreadyError, Known, UploadConflictError
+from gateway.uploads.digests import DigestMismatchError
+from gateway.uploads.intake import Chunk, Intake, pour
+from gateway.uploads.rows import Admission
+
+log = logs.get("uploads")
+MEDIA_TYPE_LENGTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What the sender said of a file before its bytes; the digest in lower-case hex."""
+
+    size_bytes: int | None = None
+    sha256: str | None = None
+    media_type: str | None = None
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str], size_bytes: int | None = None) -> Self:
+        """Read the headers of a request or of a part, names in lower case.
+
+        Raises
+        ------
+        InvalidRequestError
+            A digest header is malformed.
+        """
+        media = headers.get("content-type", "")
+        is_plain = media.isprintable() and 0 < len(media) <= MEDIA_TYPE_LENGTH
+        return cls(size_bytes, digests.expected(headers), media if is_plain else None)
+
+    def check(self, stored: Stored) -> None:
+        """Compare with what arrived.
+
+        Raises
+        ------
+        InvalidRequestError
+            Bytes are missing.
+        DigestMismatchError
+        """
+        if self.size_bytes not in {None, stored.size_bytes}:
+            raise InvalidRequestError(f"Only {stored.size_bytes} bytes arrived.")
+        if self.sha256 not in {None, stored.sha256}:
+            raise DigestMismatchError(f"The bytes that arrived have SHA-256 {stored.sha256}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A file that is durable and written down; ``is_new`` unless the same bytes were there."""
+
+    file: File
+    is_new: bool
+
+
+async def receive(
+    intake: Intake,
+    principal: Principal,
+    batch_id: str,
+    name: FileName,
+    announced: Announced,
+    chunks: AsyncIterator[Chunk],
+) -> Received:
+    """Take one file in; when this returns it may be acknowledged.
+
+    Raises
+    ------
+    GatewayError
+        As ``admission.admit`` and ``completion.complete``; ``DigestMismatchError``;
+        ``FileExistsAlreadyError``; the landing zone's.
+    """
+    attempt = _Attempt(intake, principal, announced)
+    try:
+        begun = await intake.run(lambda: attempt.begin(batch_id, name))
+        if isinstance(begun, Known):
+            return await _compared(intake, begun.file, announced, chunks)
+        tail = await pour(intake, begun.part, chunks, begun.admitted.limit_bytes)
+        return Received(await intake.run(lambda: begun.land(tail)), is_new=True)
+    except BaseException:
+        # Also when the request itself was canceled: what it holds must be given back.
+        if attempt.landing is not None:
+            await asyncio.shield(intake.run(attempt.landing.give_back))
+        raise
+
+
+class _Attempt:
+    """The beginning of a file. What is reserved is kept here at once: a cancel must find it."""
+
+    def __init__(self, intake: Intake, principal: Principal, announced: Announced) -> None:
+        self._intake = intake
+        self._principal = principal
+        self._announced = announced
+        self.landing: _Landing | None = None
+
+    def begin(self, batch_id: str, name: FileName) -> Known | _Landing:
+        """Reserve name and room, or find the same file; runs in a writer's thread."""
+        zone, announced = self._intake.zone, self._announced
+        with self._intake.sessions.begin() as session:
+            admitted = admission.admit(
+                session,
+                self._principal,
+                batch_id,
+                name,
+                expected_bytes=announced.size_bytes,
+                media_type=announced.media_type,
+                is_receiving=zone.is_receiving,
+            )
+            if isinstance(admitted, Admission):
+                # Before the commit: whoever sees the row can see that its upload is alive.
+                part = zone.open_part(admitted.upload, announced.size_bytes)
+                landing = _Landing(self._intake, self._principal, announced, admitted, part)
+                self.landing = landing
+        if isinstance(admitted, Known):
+            _check_stands(zone, admitted)
+            return admitted
+        landing.part.reserve()
+        return landing
+
+
+class _Landing:
+    """An admitted file and its part. Its methods run in a writer's thread."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        principal: Principal,
+        announced: Announced,
+        admitted: Admission,
+        part: Part,
+    ) -> None:
+        self.admitted = admitted
+        self.part = part
+        self._intake = intake
+        self._principal = principal
+        self._announced = announced
+
+    def land(self, tail: Sequence[Chunk]) -> File:
+        """Make the file durable, visible and known, in this order."""
+        self.part.write(tail)
+        stored = self.part.finish()
+        self._announced.check(stored)
+        self._publish(stored)
+        with self._intake.sessions.begin() as session:
+            file = completion.complete(session, self._principal, self.admitted, stored)
+        self.part.abort()
+        return file
+
+    def give_back(self) -> None:
+        """Undo what was begun, unless it is somebody else's by now."""
+        try:
+            with self._intake.sessions.begin() as session:
+                if completion.abandon(session, self.admitted):
+                    with contextlib.suppress(GatewayError):
+                        self._intake.zone.retract(
+                            self.part, self.admitted.batch, self.admitted.name
+                        )
+        except Exception as error:  # noqa: BLE001 - the sweep gives back what this cannot
+            kind = type(error).__name__
+            log.warning("reservation_kept", upload=self.admitted.upload, kind=kind)
+        finally:
+            self.part.abort()
+
+    def _publish(self, stored: Stored) -> None:
+        try:
+            self._intake.zone.publish(self.part, self.admitted.batch, self.admitted.name)
+        except NameTakenError:
+            self._settle_orphan(stored)
+
+    def _settle_orphan(self, stored: Stored) -> None:
+        """Deal with a published file that no row acknowledges: what a crash left behind.
+
+        The same bytes are adopted. Others are set aside, never deleted.
+        """
+        zone, place, name = self._intake.zone, self.admitted.batch, self.admitted.name
+        with self._intake.sessions.begin() as session:
+            completion.require_mine(session, self.admitted)
+        if zone.adopt(place, name, stored):
+            log.info("orphan_adopted", upload=self.admitted.upload)
+            return
+        with self._intake.sessions.begin() as session:
+            # The lock makes sure that no other upload's file is acknowledged meanwhile.
+            completion.require_mine(session, self.admitted)
+            with contextlib.suppress(FileNotFoundError):
+                zone.quarantine(place, name)
+                log.warning("orphan_quarantined", upload=self.admitted.upload)
+        try:
+            zone.publish(self.part, place, name)
+        except NameTakenError:
+            raise UploadConflictError from None
+
+
+def _check_stands(zone: Zone, known: Known) -> None:
+    try:
+        opened, size_bytes = zone.open_file(known.batch, known.file.name)
+    except FileNotFoundError:
+        size_bytes = None
+    else:
+        opened.close()
+    if size_bytes != known.file.size_bytes:
+        raise FileExistsAlreadyError("What is there is damaged: delete it and send it again.")
+
+
+class _Comparison:
+    """Hashes what is sent again instead of storing it."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+
+    def write(self, chunks: Sequence[Chunk]) -> None:
+        """Take more."""
+        for chunk in chunks:
+            self._digest.update(chunk)
+            self._size_bytes += len(chunk)
+
+    def found(self) -> Stored:
+        """Tell what came."""
+        return Stored(self._size_bytes, self._digest.hexdigest())
+
+
+async def _compared(
+    intake: Intake, known: File, announced: Announced, chunks: AsyncIterator[Chunk]
+) -> Received:
+    there = Stored(known.size_bytes or 0, known.sha256 or "")
+    differs = announced.size_bytes not in {None, there.size_bytes}
+    if differs or announced.sha256 not in {None, there.sha256}:
+        raise FileExistsAlreadyError
+    comparison = _Comparison()
+    try:
+        tail = await pour(intake, comparison, chunks, there.size_bytes)
+    except TooLargeError:
+        raise FileExistsAlreadyError from None
+    comparison.write(tail)
+    announced.check(comparison.found())
+    if comparison.found() != there:
+        raise FileExistsAlreadyError
+    return Received(known, is_new=False)

@@ -1,0 +1,174 @@
+"""The sweep: what dead processes hold is given back, what lives is left alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session, sessionmaker
+
+from gateway import worker
+from gateway.batches.model import Batch, File
+from gateway.bootstrap import Services
+from gateway.landing.names import FileName
+from gateway.landing.parts import Stored
+from gateway.uploads import completion, sweep
+from gateway.uploads.admission import admit
+from gateway.uploads.rows import Admission
+from tests import factories
+from tests.batches.making import ACME, opened
+from tests.parts import start_server
+from tests.uploads.sending import CONTENT, Books, Line, Sender, address, eventually, sha256
+
+HOUR = 3600
+
+
+@pytest.fixture
+def batch(services: Services) -> Batch:
+    factories.onboard_two(services.sessions)
+    return opened(services.sessions)
+
+
+def begun(services: Services, batch: Batch, name: str) -> Admission:
+    with services.sessions.begin() as session:
+        found = admit(
+            session,
+            ACME,
+            batch.id,
+            FileName.parse(name),
+            expected_bytes=100,
+            is_receiving=services.zone.is_receiving,
+        )
+    assert isinstance(found, Admission)
+    return found
+
+
+def age(services: Services, upload: str, seconds: float = 2 * HOUR) -> None:
+    """Make an upload look older than it is."""
+    with services.sessions.begin() as session:
+        older = File.created_at - timedelta(seconds=seconds)
+        session.execute(update(File).where(File.upload == upload).values(created_at=older))
+    part = services.settings.landing.root / ".parts" / upload
+    if part.exists():
+        then = time.time() - seconds
+        os.utime(part, (then, then))
+
+
+def test_dead_uploads_give_back_name_room_and_part(
+    services: Services, batch: Batch, books: Books
+) -> None:
+    dead = begun(services, batch, "dead.csv")
+    part = Path(services.settings.landing.root / ".parts" / dead.upload)
+    part.write_bytes(b"half of it")
+    age(services, dead.upload)
+    assert books.of(batch.id).reserved_bytes == 100
+    assert sweep.run(services.sessions, services.zone, HOUR) == 2
+    books.check_nothing(batch.id)
+    assert sweep.run(services.sessions, services.zone, HOUR) == 0
+    assert books.actions().count("file.expired") == 1
+
+
+def test_uploads_that_are_alive_or_young_are_left_alone(
+    services: Services, batch: Batch, books: Books
+) -> None:
+    alive = begun(services, batch, "alive.csv")
+    part = services.zone.open_part(alive.upload)
+    part.write([CONTENT])
+    age(services, alive.upload)
+    begun(services, batch, "young.csv")
+    assert sweep.run(services.sessions, services.zone, HOUR) == 0
+    assert books.rows(batch.id) == {"alive.csv": "pending", "young.csv": "pending"}
+    assert books.parts() == [alive.upload]
+    part.abort()
+
+
+def test_a_batch_that_somebody_works_on_is_passed_over(
+    services: Services, batch: Batch, books: Books
+) -> None:
+    dead = begun(services, batch, "dead.csv")
+    age(services, dead.upload)
+    with services.sessions.begin() as session:
+        session.get_one(Batch, batch.id, with_for_update={"key_share": True})
+        assert sweep.run(services.sessions, services.zone, HOUR) == 0
+    assert sweep.run(services.sessions, services.zone, HOUR) == 1
+    books.check_nothing(batch.id)
+
+
+def test_completing_and_sweeping_at_once_count_right(
+    services: Services, batch: Batch, books: Books
+) -> None:
+    """Whoever comes first: the file is there whole, or gone whole, and the counters fit."""
+    stop = threading.Event()
+
+    def sweeping() -> None:
+        while not stop.is_set():
+            sweep.run(services.sessions, services.zone, HOUR)
+
+    thread = threading.Thread(target=sweeping)
+    thread.start()
+    try:
+        for number in range(30):
+            upload = begun(services, batch, f"{number}.csv")
+            age(services, upload.upload)
+            with services.sessions.begin() as session:
+                try:
+                    completion.complete(
+                        session, ACME, upload, Stored(len(CONTENT), sha256(CONTENT))
+                    )
+                except completion.UploadConflictError:
+                    session.rollback()
+    finally:
+        stop.set()
+        thread.join()
+    rows = books.rows(batch.id)
+    found = books.of(batch.id)
+    assert set(rows.values()) <= {"complete"}
+    assert (found.file_count, found.reserved_bytes) == (len(rows), len(rows) * len(CONTENT))
+
+
+def test_the_worker_sweeps_uploads(services: Services, batch: Batch, books: Books) -> None:
+    dead = begun(services, batch, "dead.csv")
+    age(services, dead.upload)
+    worker.sweep(services)
+    books.check_nothing(batch.id)
+
+
+def test_a_killed_servers_upload_is_taken_over_at_once_by_the_next_attempt(
+    wired: Sender,
+    line: Callable[[], Line],
+    server: object,
+    environment: dict[str, str],
+    sessions: sessionmaker[Session],
+    books: Books,
+    tmp_path: Path,
+) -> None:
+    batch = wired.batch()
+    half = line().begin("PUT", address(batch, "a.csv"), Content_Length="2000000")
+    half.send(b"x" * 1_500_000)
+    eventually(lambda: books.rows(batch) == {"a.csv": "pending"})
+    eventually(lambda: len(books.parts()) == 1)
+    server.kill()  # type: ignore[attr-defined]
+    half.cut()
+    assert books.rows(batch) == {"a.csv": "pending"}
+    second = start_server(environment, tmp_path)
+    try:
+        wired.speaker.base_url = second.url  # type: ignore[union-attr]
+        assert wired.put(batch).status_code == 201
+        assert books.on_disk(batch) == {"a.csv": CONTENT}
+        [left] = books.parts()
+        then = time.time() - 2 * HOUR
+        os.utime(books.root / ".parts" / left, (then, then))
+    finally:
+        second.stop()
+    from gateway.landing.zone import Zone
+
+    zone = Zone(books.root)
+    assert sweep.run(sessions, zone, HOUR) == 1
+    zone.close()
+    books.check()
