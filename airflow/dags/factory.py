@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -107,15 +108,18 @@ def build_dag(entry: dict[str, Any]) -> DAG:
 def _steps(entry: dict[str, Any]) -> None:
     @task(task_id="plan")
     def plan() -> list[dict[str, Any]]:
-        return run_step("plan", entry, get_current_context())
+        parts: list[dict[str, Any]] = run_step("plan", entry, get_current_context())
+        return parts
 
     @task(task_id="process", map_index_template="{{ task.op_kwargs['part']['label'] }}")
     def process(part: dict[str, Any]) -> dict[str, Any]:
-        return run_step("process", entry, get_current_context(), part)
+        counts: dict[str, Any] = run_step("process", entry, get_current_context(), part)
+        return counts
 
     @task(task_id="publish")
     def publish() -> dict[str, int]:
-        return run_step("publish", entry, get_current_context())
+        counts: dict[str, int] = run_step("publish", entry, get_current_context())
+        return counts
 
     process.expand(part=plan()) >> publish()
 
@@ -133,7 +137,11 @@ def run_step(name: str, entry: dict[str, Any], context: Any, *arguments: Any) ->
     from pipeline.delivery import ConfError  # noqa: PLC0415
     from pipeline.errors import DeliveryError  # noqa: PLC0415
 
-    step = {"plan": tasks.plan, "process": tasks.process, "publish": tasks.publish}[name]
+    steps: dict[str, Callable[..., Any]] = {
+        "plan": tasks.plan,
+        "process": tasks.process,
+        "publish": tasks.publish,
+    }
     instance = context["ti"]
     run = tasks.TaskRun(
         dag_id=instance.dag_id,
@@ -147,7 +155,7 @@ def run_step(name: str, entry: dict[str, Any], context: Any, *arguments: Any) ->
         msg = "the task does not belong to this registry entry"
         raise AirflowFailException(msg)
     try:
-        return step(entry, context["dag_run"].conf, run, *arguments)
+        return steps[name](entry, context["dag_run"].conf, run, *arguments)
     except (ConfError, DeliveryError) as error:
         raise AirflowFailException(str(error)) from error
 

@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 LogicalType = Literal[
     "string", "integer", "number", "boolean", "date", "timestamp", "time", "object", "array"
 ]
-NAME = r"^[A-Za-z][A-Za-z0-9_]{0,62}$"
+TABLE_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
+COLUMN_NAME = r"^[^\x00-\x1f ,;{}()=/\\\"']{1,128}$"
+# What the pipeline adds to every row to say where it came from.
+LINEAGE = frozenset({"_batch_id", "_file", "_line"})
 # Which options of ODCS's logicalTypeOptions say something about which type.
 _OPTIONS = {
     "string": {"minLength", "maxLength", "pattern", "format"},
@@ -41,7 +44,7 @@ class _Part(BaseModel):
 class Property(_Part):
     """One column."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=COLUMN_NAME)
     logicalType: LogicalType | None = None  # noqa: N815 - the standard's own spelling
     required: bool = False
     unique: bool = False
@@ -50,6 +53,9 @@ class Property(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.name in LINEAGE:
+            message = f"{self.name} is kept for where a row came from"
+            raise ValueError(message)
         if self.logicalType in {"time", "object", "array"}:
             message = f"{self.logicalType} columns are not taken; use string"
             raise ValueError(message)
@@ -61,7 +67,7 @@ class Property(_Part):
 class SchemaObject(_Part):
     """One table."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=TABLE_NAME)
     properties: list[Property] = Field(min_length=1, max_length=2000)
 
     @model_validator(mode="after")
@@ -116,6 +122,9 @@ def _above(least: Any, most: Any) -> bool:
 
 
 def _pattern_problems(pattern: str) -> Iterator[str]:
+    # The pipeline's expressions run in linear time: they know no look-around, no back-reference.
+    if re.search(r"\(\?<?[=!]|\\[1-9]", pattern):
+        yield "the pattern looks around or refers back, which is not supported"
     try:
         re.compile(pattern)
     except re.error as error:

@@ -64,8 +64,9 @@ class ProjectSpec(_Section):
     contract: dict[str, Any]
     on_reject: OnReject = OnReject()
     retention: RetentionSpec = RetentionSpec()
-    engine: Literal["local", "spark"] = "local"
-    load: dict[Literal["postgres"], bool] = {}
+    # What the pipeline cannot do yet is refused here, instead of being quietly left out there.
+    engine: Literal["local"] = "local"
+    load: dict[Literal["postgres"], Literal[False]] = {}
 
 
 class ClientSpec(_Section):

@@ -40,7 +40,7 @@ def test_sizes_and_defaults_are_understood() -> None:
         ({"limits": {"file_bites": 1}}, "limits/file_bites"),
         ({"projects": {}}, "projects"),
         ({"projects": {"a/b": {"contract": CONTRACT}}}, "projects/a/b"),
-        ({"projects": {"f": {"contract": CONTRACT, "engine": "magic"}}}, "projects/f/engine"),
+        ({"projects": {"f": {"contract": CONTRACT, "engine": "spark"}}}, "projects/f/engine"),
         ({"projects": {"f": {"contract": {}}}}, "projects/f/contract/apiVersion"),
         ({"surprise": 1}, "surprise"),
     ],
@@ -63,7 +63,10 @@ def test_an_impossible_file_is_refused_where_it_is_wrong(
             "no value can be right",
         ),
         ({"logicalType": "string", "logicalTypeOptions": {"pattern": "("}}, "regular expression"),
+        ({"logicalType": "string", "logicalTypeOptions": {"pattern": "a(?!b)"}}, "looks around"),
         ({"logicalType": "array"}, "not taken"),
+        ({"name": "_line", "logicalType": "string"}, "is kept for"),
+        ({"name": "a b", "logicalType": "string"}, "String should match pattern"),
     ],
 )
 def test_a_contract_that_contradicts_itself_is_refused(column: dict[str, Any], says: str) -> None:
