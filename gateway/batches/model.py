@@ -68,6 +68,7 @@ class File(Base):
     __tablename__ = "file"
     __table_args__ = (
         UniqueConstraint("batch_id", "collision_key"),
+        Index("ix_file_pending", "batch_id", postgresql_where=text("state = 'pending'")),
         CheckConstraint("state IN ('pending', 'complete', 'error')", name="state"),
         CheckConstraint(
             "state <> 'complete' OR (size_bytes IS NOT NULL AND sha256 IS NOT NULL)",
