@@ -78,8 +78,21 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for name, schema in {**web.body_schemas, "Problem": web.problem_schema()}.items():
             schemas.setdefault(name, schema)
         _replace_stock_422(document, schemas)
+        _add_any_problem(document)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _add_any_problem(document: dict[str, Any]) -> None:
+    """Say once for each door what may happen at all: limits of the server, and our own faults."""
+    found = {"$ref": "#/components/schemas/Problem"}
+    problem = {
+        "description": "Any other problem: request-timeout, headers-too-large, internal",
+        "content": {"application/problem+json": {"schema": found}},
+    }
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].setdefault("default", problem)
 
 
 def _replace_stock_422(document: dict[str, Any], schemas: dict[str, Any]) -> None:

@@ -15,7 +15,14 @@ from gateway.admin import reconcile as reconciler
 from gateway.audit import actions, trail
 from gateway.clients import registry
 from gateway.clients.registry import Client
-from gateway.errors import ForbiddenError, InvalidRequestError, NotFoundError, UnavailableError
+from gateway.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedMediaError,
+)
 from gateway.identity.access import Admin, Auditor, NotAuthenticatedError
 from gateway.jobs import states
 from gateway.jobs.views import JobPage, JobView
@@ -42,7 +49,10 @@ def healthz() -> dict[str, str]:
     responses={503: {"description": "A dependency does not answer; the body says which"}},
 )
 def readyz(request: Request) -> Response:
-    """Ask each dependency: 200 when deliveries can be taken, else 503 naming what is away."""
+    """Ask each dependency: 200 when deliveries can be taken, else 503 naming what is away.
+
+    Airflow is reported and never makes it a 503: deliveries are taken and wait for it.
+    """
     state = request.app.state
     needed: dict[str, Callable[[], Any]] = {
         "database": lambda: probes.database_answers(state.engine),
@@ -51,6 +61,7 @@ def readyz(request: Request) -> Response:
     }
     found = probes.ask(needed)
     ready = all(outcome == "ok" for outcome in found.values())
+    found["airflow"] = probes.airflow_as_seen(state.sessions)
     body = {"status": "ready" if ready else "unavailable", "checks": found}
     return JSONResponse(body, 200 if ready else 503)
 
@@ -159,7 +170,7 @@ def get_client(
     "/v1/admin/clients/{client}",
     tags=["admin"],
     openapi_extra=web.documented_body(ClientSpec),
-    responses=web.problems(*REFUSALS),
+    responses=web.problems(*REFUSALS, TooLargeError, UnsupportedMediaError),
 )
 def apply_client(
     request: Request,

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import Engine, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import logs
@@ -21,6 +22,21 @@ def database_answers(engine: Engine) -> None:
     """Ask Postgres for nothing in particular."""
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
+
+
+def airflow_as_seen(sessions: sessionmaker[Session]) -> str:
+    """Return how the worker last found Airflow: ``ok``, ``unavailable``, or ``unknown``.
+
+    Read off the jobs that wait for it. The API's processes do not speak to Airflow themselves.
+    """
+    waiting = select(Job.id).where(
+        Job.state.in_(("queued", "blocked")), Job.waiting_reason.like("airflow-%")
+    )
+    try:
+        with sessions.begin() as session:
+            return "unavailable" if session.scalars(waiting.limit(1)).first() else "ok"
+    except SQLAlchemyError:
+        return "unknown"
 
 
 def ask(checks: dict[str, Callable[[], Any]]) -> dict[str, str]:
