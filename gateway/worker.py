@@ -29,6 +29,7 @@ from gateway.dispatch.crew import Crew
 from gateway.dispatch.messenger import Messenger
 from gateway.dispatch.setbacks import Setback
 from gateway.dispatch.watch import Watcher
+from gateway.errors import GatewayError
 from gateway.identity import sessions as signed_in
 from gateway.identity import throttle
 from gateway.landing.zone import BatchPath
@@ -221,7 +222,11 @@ def sweep(services: Services) -> None:
     with services.sessions.begin() as session:
         uncleared = ledger.uncleared(session, SWEEP_LIMIT)
     for batch in uncleared:
-        _clear(services, batch)
+        try:
+            _clear(services, batch)
+        except GatewayError as error:
+            # What is wrong with one batch must not keep the rest from being swept.
+            log.warning("batch_not_cleared", batch=batch.id, slug=error.slug)
     with services.sessions.begin() as session:
         _forget(session, services.settings)
     dead = uploads.run(services.sessions, services.zone)

@@ -6,8 +6,9 @@ Nothing that the ledger does not know is ever deleted, and nothing is sealed or 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway.admin.views import Finding, Reconciliation
@@ -56,13 +57,19 @@ def _published(
         query = (
             select(Batch.state, File.state)
             .join(File, (File.batch_id == Batch.id) & (File.name == landed.name), isouter=True)
-            .where(Batch.id == landed.batch.batch, Batch.client == landed.batch.client)
+            .where(
+                Batch.id == landed.batch.batch,
+                Batch.client == landed.batch.client,
+                Batch.project == landed.batch.project,
+            )
             .with_for_update(of=Batch, key_share=True)
         )
         row = session.execute(query).one_or_none()
         if row is not None and row[0] in LIVE and row[1] in {"complete", "pending"}:
             return
-        kind = "file-without-row" if row is not None else "file-without-batch"
+        kind = "file-without-batch" if row is None else "file-without-row"
+        if row is not None and row[1] == "error":
+            kind = "file-in-error"
         done = None
         if repair:
             zone.quarantine(landed.batch, landed.name)
@@ -97,6 +104,21 @@ def _size(zone: Zone, batch: BatchPath, name: str) -> int | None:
 
 
 def _counters(session: Session, *, repair: bool) -> Iterator[Finding]:
+    suspects = session.scalars(_miscounted().with_only_columns(Batch.id)).all()
+    for batch_id in suspects:
+        # Counted again under the batch's lock: an upload may have been admitted in between.
+        lock = select(Batch.id).where(Batch.id == batch_id).with_for_update(key_share=True)
+        session.execute(lock)
+        row = session.execute(_miscounted().where(Batch.id == batch_id)).one_or_none()
+        if row is None:
+            continue
+        if repair:
+            values = {"reserved_bytes": row.size_bytes, "file_count": row.files}
+            session.execute(update(Batch).where(Batch.id == batch_id).values(values))
+        yield Finding(kind="counter-wrong", subject=batch_id, done="corrected" if repair else None)
+
+
+def _miscounted() -> Select[str, int, int]:
     held = (
         select(
             File.batch_id,
@@ -106,15 +128,10 @@ def _counters(session: Session, *, repair: bool) -> Iterator[Finding]:
         .group_by(File.batch_id)
         .subquery()
     )
-    size = func.coalesce(held.c.size_bytes, 0)
-    files = func.coalesce(held.c.files, 0)
-    query = (
+    size = func.coalesce(held.c.size_bytes, 0).label("size_bytes")
+    files = func.coalesce(held.c.files, 0).label("files")
+    return (
         select(Batch.id, size, files)
         .join(held, held.c.batch_id == Batch.id, isouter=True)
         .where(Batch.state.in_(LIVE), (Batch.reserved_bytes != size) | (Batch.file_count != files))
     )
-    for batch_id, size_bytes, count in session.execute(query).all():
-        if repair:
-            values = {"reserved_bytes": size_bytes, "file_count": count}
-            session.execute(update(Batch).where(Batch.id == batch_id).values(values))
-        yield Finding(kind="counter-wrong", subject=batch_id, done="corrected" if repair else None)

@@ -20,6 +20,7 @@ log = logs.get("web")
 
 HEADER_BYTES = 32 * 1024
 HEADER_COUNT = 100
+LENGTH_DIGITS = 18
 
 
 class RequestContext:
@@ -108,6 +109,6 @@ def _bad_headers(scope: Scope) -> GatewayError | None:
     if names.count(b"host") != 1 or names.count(b"authorization") > 1:
         return InvalidRequestError("Send exactly one Host and at most one Authorization header.")
     lengths = [value for name, value in headers if name == b"content-length"]
-    if any(not value.isdigit() for value in lengths):
-        return InvalidRequestError("Content-Length is not a number.")
+    if any(not value.isdigit() or len(value) > LENGTH_DIGITS for value in lengths):
+        return InvalidRequestError("Content-Length is not a number of bytes.")
     return None

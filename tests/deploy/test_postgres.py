@@ -33,6 +33,26 @@ def test_creating_a_database_again_sets_the_password(postgres_server: Postgres) 
         connect(old)
 
 
+def test_database_begins_as_a_copy_of_its_template_and_can_be_dropped(
+    postgres_server: Postgres,
+) -> None:
+    source = connect(postgres_server.create_database("deploy_first", "deploy_first", "secret"))
+    source.cursor().execute("CREATE TABLE kept AS SELECT 42 AS number")
+    source.commit()
+    source.close()
+    for _ in range(2):
+        url = postgres_server.create_database(
+            "deploy_copy", "deploy_first", "secret", template="deploy_first"
+        )
+        copy = connect(url)
+        copy.cursor().execute("DROP TABLE kept")
+        copy.commit()
+        copy.close()
+        postgres_server.drop_database("deploy_copy")
+    with pytest.raises(psycopg2.OperationalError, match="does not exist"):
+        connect(url)
+
+
 def test_wrong_password_of_the_superuser_is_refused(postgres_server: Postgres) -> None:
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         connect(postgres.url("postgres", "guess", postgres_server.port, "postgres"))

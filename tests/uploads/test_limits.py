@@ -11,7 +11,12 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
+from gateway.bootstrap import Services
+from gateway.errors import GatewayError
+from gateway.landing.names import FileName
+from gateway.uploads import admission
 from tests import factories
+from tests.batches.making import ACME, opened
 from tests.uploads.sending import CONTENT, Books, Line, Sender, address, eventually, slug
 
 Bearer = Callable[[str], dict[str, str]]
@@ -93,6 +98,29 @@ def test_parallel_files_never_hold_more_than_the_batch_may(limited: Limited, boo
     assert set(found) <= {201, 413, 429}
     assert books.of(batch).reserved_bytes == 3000
     books.check()
+
+
+def test_uploads_that_begin_at_once_in_many_batches_get_exactly_the_slots(
+    services: Services,
+) -> None:
+    factories.onboard(services.sessions, "acme", ("flights",), uploads_in_flight=3)
+    batches = [opened(services.sessions, f"r{number}").id for number in range(9)]
+    gate = threading.Barrier(len(batches))
+
+    def begun(batch: str) -> str:
+        gate.wait()
+        try:
+            with services.sessions.begin() as session:
+                name = FileName.parse("a.csv")
+                alive = {"expected_bytes": 1, "is_receiving": lambda *_: True}
+                admission.admit(session, ACME, batch, name, **alive)
+        except GatewayError as refusal:
+            return refusal.slug
+        return "begun"
+
+    with ThreadPoolExecutor(len(batches)) as crowd:
+        found = Counter(crowd.map(begun, batches))
+    assert found == {"begun": 3, "quota-exceeded": 6}
 
 
 @pytest.fixture

@@ -172,3 +172,21 @@ def test_a_killed_servers_upload_is_taken_over_at_once_by_the_next_attempt(
     assert sweep.run(sessions, zone, HOUR) == 1
     zone.close()
     books.check()
+
+
+def test_a_file_that_is_completed_between_look_and_lock_is_not_counted_off(
+    services: Services, batch: Batch, books: Books
+) -> None:
+    upload = begun(services, batch, "a.csv")
+    age(services, upload.upload)
+    stored = Stored(len(CONTENT), sha256(CONTENT))
+    with services.sessions.begin() as session:
+
+        def completes(*_: object) -> bool:
+            completion.complete(session, ACME, upload, stored)
+            return False
+
+        assert completion.expire_pending(session, HOUR, 10, completes) == 0
+    assert books.rows(batch.id) == {"a.csv": "complete"}
+    found = books.of(batch.id)
+    assert (found.file_count, found.reserved_bytes) == (1, len(CONTENT))
