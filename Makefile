@@ -4,6 +4,10 @@ BIN := .run/gateway-env/bin
 PYTEST_ARGS ?=
 GATEWAY_TESTS ?= tests --ignore=tests/pipeline --ignore=tests/dags --ignore=tests/auth_manager
 AIRFLOW_TESTS ?= $(wildcard tests/pipeline tests/dags tests/auth_manager)
+# The demo begins afresh each time: what `make up` keeps lies elsewhere.
+DEMO := STACK_DIR=$(CURDIR)/.run/demo
+each_stack = if [ -x $(BIN)/python ]; then \
+	$(BIN)/python -m deploy.local $(1) && $(DEMO) $(BIN)/python -m deploy.local $(1); fi
 export PORT_BASE EXIT
 
 .DEFAULT_GOAL := help
@@ -18,7 +22,7 @@ bootstrap: # the two locked environments, and OpenLDAP where it is missing
 
 demo: bootstrap ## start everything, deliver real data, show what became of it
 	@$(PYTHON) -m deploy.local.dataset
-	@STACK_DIR=$(CURDIR)/.run/demo exec $(BIN)/python -m deploy.local demo
+	@$(DEMO) exec $(BIN)/python -u -m deploy.local demo
 
 up: bootstrap ## start everything in the background; .run/stack.env says where
 	@exec $(BIN)/python -m deploy.local up
@@ -33,7 +37,7 @@ test: bootstrap ## run the whole suite on real Postgres, OpenLDAP and Airflow
 	exit $$((gateway || airflow))
 
 test-gateway:
-	$(BIN)/python -m pytest $(GATEWAY_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(GATEWAY_TESTS) $(PYTEST_ARGS)
 
 test-airflow:
 	PYTHONPATH=airflow:airflow/plugins .run/airflow-env/bin/python -m pytest --rootdir . $(AIRFLOW_TESTS) $(PYTEST_ARGS)

@@ -56,7 +56,7 @@ def run_demo() -> int:
                 print("\nCtrl-C stops everything.", flush=True)
                 stack.watch()
     except StopRequestedError:
-        print("stopped")
+        print("Stopped")
         return 0 if stays else 130
     return 0
 
@@ -127,8 +127,7 @@ def down() -> int:
                 supervisor.wait(STOP_SECONDS)
     with record.only_one() as strays:
         record.forget()
-        if supervisor or strays:
-            layout.STACK_ENV.unlink(missing_ok=True)
+        layout.STACK_ENV.unlink(missing_ok=True)
     state = "stopped" if supervisor or strays else "was not running"
     print(f"  {layout.STACK.name}: {state}")
     return 0

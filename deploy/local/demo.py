@@ -6,10 +6,11 @@ import json
 import subprocess
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from deploy.local import dataset, gateway, layout, programs
+from deploy.local import dataset, gateway, layout, processes, programs
 from deploy.local.programs import StackError
 from deploy.local.stack import ACCOUNTS, Stack
 
@@ -96,12 +97,15 @@ def _verify(stack: Stack, delivery: Delivery, batch: str) -> None:
 def show(stack: Stack) -> None:
     """Print where to go and as whom."""
     print("\nWhere to click")
-    for title, url in (
-        ("Portal", f"{stack.ports.gateway_url}/"),
-        ("API", f"{stack.ports.gateway_url}/docs"),
-        ("Airflow", stack.ports.airflow_url),
+    for title, port, path in (
+        ("Portal", stack.ports.gateway, "/"),
+        ("API", stack.ports.gateway, "/docs"),
+        ("API description", stack.ports.gateway, "/openapi.json"),
+        ("Airflow", stack.ports.airflow, "/"),
     ):
-        print(f"  {title:<9}{url}")
+        status, _ = processes.get(port, path)
+        if HTTPStatus.OK <= status < HTTPStatus.BAD_REQUEST:
+            print(f"  {title:<17}http://{processes.LOOPBACK}:{port}{path}")
     print("Accounts (password)")
     for account in ACCOUNTS.values():
         print(f"  {account:<17}{stack.credentials(account)}")

@@ -21,7 +21,7 @@ from deploy.local.programs import StackError
 
 PR_SET_CHILD_SUBREAPER = 36
 START_SECONDS = 240
-STOP_SECONDS = 20
+STOP_SECONDS = 8
 MIGRATED = "airflow_migrated"
 
 

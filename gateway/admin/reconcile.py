@@ -6,7 +6,6 @@ Nothing that the ledger does not know is ever deleted, and nothing is sealed or 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
