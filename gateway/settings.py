@@ -38,10 +38,7 @@ class Database(_Section):
 class Ldap(_Section):
     """The directory in which people, service accounts and groups live."""
 
-    url: str = Field(
-        pattern=r"^ldaps?://\S+$",
-        description="ldaps://host:port, or ldap://host:port with START_TLS=true",
-    )
+    url: str = Field(description="ldaps://host:port, or ldap://host:port with START_TLS=true")
     ca_path: Path | None = Field(None, description="PEM bundle that signs the directory's cert")
     start_tls: bool = False
     bind_dn: str = Field(description="account used for searches only")

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ulid import ULID
 
 from gateway import logs
-from gateway.errors import GatewayError, InvalidRequestError
+from gateway.errors import GatewayError, InvalidRequestError, TooLargeError
 from gateway.web.bodies import RequestTimeoutError
 from gateway.web.problems import problem_response
 
@@ -109,6 +109,8 @@ def _bad_headers(scope: Scope) -> GatewayError | None:
     if names.count(b"host") != 1 or names.count(b"authorization") > 1:
         return InvalidRequestError("Send exactly one Host and at most one Authorization header.")
     lengths = [value for name, value in headers if name == b"content-length"]
-    if any(not value.isdigit() or len(value) > LENGTH_DIGITS for value in lengths):
-        return InvalidRequestError("Content-Length is not a number of bytes.")
+    if not all(value.isdigit() for value in lengths):
+        return InvalidRequestError("Content-Length is not a number.")
+    if any(len(value) > LENGTH_DIGITS for value in lengths):
+        return TooLargeError("Nothing is taken that is so long.")
     return None
