@@ -38,7 +38,7 @@ def document_of(batch: Batch, files: Sequence[File], sealed_at: datetime) -> byt
             "period": period if batch.period_start else None,
             "metadata": batch.details,
             "supersedes": batch.supersedes,
-            "sealed_at": sealed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "sealed_at": sealed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "files": listed,
         }
     )

@@ -66,8 +66,7 @@ def seal(
     registry.active_client(session, client)
     files = ledger.files_of(session, batch_id)
     _check(zone, batch, files, listed)
-    # Whole seconds, as the manifest has them.
-    now = database.now(session).replace(microsecond=0)
+    now = database.now(session)
     manifest.issue(session, keys, batch, files, now)
     states.move(session, batch, "sealed", actor=principal.subject, at=now)
     return batch, _queue(session, principal, batch)

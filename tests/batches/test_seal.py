@@ -122,7 +122,7 @@ def test_the_manifest_is_canonical_and_has_the_agreed_keys(
     assert [each["name"] for each in found["files"]] == sorted(names)
     assert {each["name"]: each["sha256"] for each in found["files"]} == digests
     assert closed.sealed_at is not None
-    assert found["sealed_at"] == closed.sealed_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert found["sealed_at"] == closed.sealed_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def test_the_manifest_says_what_the_batch_was_opened_with(
