@@ -57,6 +57,8 @@ def create_app(config: Settings) -> FastAPI:
         # The interactive pages load scripts from elsewhere; the document itself is served.
         docs_url=None,
         redoc_url=None,
+        # A redirect would be to whatever host the request named.
+        redirect_slashes=False,
         separate_input_output_schemas=False,
     )
     for part in fields(services):

@@ -22,8 +22,8 @@ class Fault:
 
     def as_json(self) -> dict[str, str]:
         """Return the member of ``errors[]`` for this cause."""
-        found = {"pointer": self.pointer, "detail": self.detail, "code": self.code}
-        return {key: value for key, value in found.items() if value}
+        found = {"pointer": self.pointer, "detail": self.detail}
+        return {**found, "code": self.code} if self.code else found
 
 
 class GatewayError(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -33,8 +32,6 @@ router = APIRouter()
 REFUSALS = (NotAuthenticatedError, ForbiddenError, InvalidRequestError, UnavailableError)
 ClientName = Annotated[str, Path(pattern=spec.CLIENT_NAME)]
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-z]{26}$")]
-Limit = Annotated[int, Query(ge=1, le=200)]
-Text = Annotated[str | None, Query(max_length=200)]
 
 
 @router.get("/healthz", tags=["probes"])
@@ -86,14 +83,14 @@ def search_audit(
     request: Request,
     principal: Auditor,
     session: web.SessionDep,
-    actor: Text = None,
-    action: Text = None,
-    client: Text = None,
-    subject: Text = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-    limit: Limit = 100,
+    actor: web.Text = None,
+    action: web.Text = None,
+    client: web.Text = None,
+    subject: web.Text = None,
+    since: web.Moment | None = None,
+    until: web.Moment | None = None,
+    cursor: web.Cursor = None,
+    limit: web.Limit = 100,
 ) -> Response:
     """Search the trail, newest first: JSON pages, or NDJSON or CSV of a page by ``Accept``."""
     before = web.position_of(cursor)
@@ -219,8 +216,8 @@ def list_jobs(
     principal: Admin,  # noqa: ARG001
     session: web.SessionDep,
     state: states.JobState | None = None,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-    limit: Limit = 50,
+    cursor: web.Cursor = None,
+    limit: web.Limit = 50,
 ) -> JobPage:
     """List jobs of all clients, newest first."""
     found, following = states.page(

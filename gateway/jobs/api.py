@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
@@ -37,9 +37,9 @@ MOVING_SECONDS = 2
 # A thousand rejects with long values, escaped.
 PROGRESS_BYTES = 8 * 1024**2
 
-Cursor = Annotated[str | None, Query(max_length=200)]
-Limit = Annotated[int, Query(ge=1, le=200)]
-Name = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Cursor = web.Cursor
+Limit = web.Limit
+Name = web.Text
 
 
 def answered(request: Request, view: BaseModel, *, is_moving: bool) -> Response:

@@ -129,3 +129,5 @@ def _pattern_problems(pattern: str) -> Iterator[str]:
         re.compile(pattern)
     except re.error as error:
         yield f"the pattern is not a regular expression: {error}"
+    except (OverflowError, RecursionError):
+        yield "the pattern is not a regular expression: it repeats or nests too much"

@@ -13,7 +13,7 @@ _UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 def _bytes(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"(\d{1,15}) ?(B|KiB|MiB|GiB|TiB)?", value)
+    found = re.fullmatch(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB|TiB)?", value)
     if found is None:
         message = "not a size; write bytes, or a number with KiB, MiB, GiB or TiB"
         raise ValueError(message)
@@ -21,4 +21,4 @@ def _bytes(value: Any) -> Any:
 
 
 SizeBytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1, le=2**53)]
-Retention = Annotated[str, Field(pattern=r"^([1-9]\d{0,4}[hd]|forever)$")]
+Retention = Annotated[str, Field(pattern=r"^([1-9][0-9]{0,4}[hd]|forever)$")]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import rfc8785
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.clients.limits import Limits
 from gateway.errors import Fault, GatewayError
@@ -25,6 +26,15 @@ class SpecError(GatewayError):
     slug = "invalid-request"
     status = 422
     title = "The client file is not valid"
+
+
+def _canonical(contract: dict[str, Any]) -> dict[str, Any]:
+    try:
+        rfc8785.dumps(contract)
+    except (ValueError, RecursionError):
+        message = "has a value that JSON cannot carry, such as NaN or an integer beyond 2^53 - 1"
+        raise ValueError(message) from None
+    return contract
 
 
 class _Section(BaseModel):
@@ -46,7 +56,7 @@ class OnReject(_Section):
     """What happens to a delivery with rejected rows, and how many are tolerated."""
 
     policy: Literal["reject-rows", "reject-file", "fail-batch"] = "reject-rows"
-    max_rows: int | None = Field(None, ge=0)
+    max_rows: int | None = Field(None, ge=0, le=2**53 - 1)
     max_percent: float | None = Field(None, ge=0, le=100)
 
 
@@ -61,7 +71,8 @@ class RetentionSpec(_Section):
 class ProjectSpec(_Section):
     """One feed of the client."""
 
-    contract: dict[str, Any]
+    # Its digest is taken over its RFC 8785 form, so it must have one.
+    contract: Annotated[dict[str, Any], AfterValidator(_canonical)]
     on_reject: OnReject = OnReject()
     retention: RetentionSpec = RetentionSpec()
     # What the pipeline cannot do yet is refused here, instead of being quietly left out there.

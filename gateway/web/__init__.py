@@ -18,6 +18,7 @@ from gateway.web.bodies import (
 from gateway.web.bodies import schemas as body_schemas
 from gateway.web.context import RequestContext
 from gateway.web.cursors import cursor_for, position_of
+from gateway.web.parameters import Cursor, Limit, Moment, Text
 from gateway.web.problems import kinds, problem_response, problem_schema, responses
 from gateway.web.sessions import SessionDep
 
@@ -25,7 +26,11 @@ problems = responses
 
 __all__ = [
     "JSON_BODY_BYTES",
+    "Cursor",
+    "Limit",
+    "Moment",
     "SessionDep",
+    "Text",
     "body_schemas",
     "cursor_for",
     "documented_body",

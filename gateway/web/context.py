@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -21,6 +22,8 @@ log = logs.get("web")
 HEADER_BYTES = 32 * 1024
 HEADER_COUNT = 100
 LENGTH_DIGITS = 18
+# Slower than any line that a delivery comes by: who sends so wants to hold a place.
+MIN_BYTES_PER_SECOND = 512
 
 
 class RequestContext:
@@ -56,9 +59,12 @@ class RequestContext:
         )
 
     def _watched(self, receive: Receive, state: MutableMapping[str, Any]) -> Receive:
+        pace = _Pace(self.idle_seconds)
+
         async def next_message() -> Message:
             if state["body_done"]:
                 return await receive()
+            begun = time.monotonic()
             try:
                 async with asyncio.timeout(self.idle_seconds):
                     message = await receive()
@@ -66,9 +72,31 @@ class RequestContext:
                 raise RequestTimeoutError from None
             if message["type"] == "http.disconnect" or not message.get("more_body", False):
                 state["body_done"] = True
+            else:
+                pace.check(time.monotonic() - begun, len(message.get("body", b"")))
             return message
 
         return next_message
+
+
+class _Pace:
+    """Tells a body that trickles in from one that a slow line brings.
+
+    Only the time spent waiting for the sender counts: a slow disk of ours is not its fault.
+    """
+
+    def __init__(self, grace_seconds: float) -> None:
+        self._grace_seconds = grace_seconds
+        self._waited_seconds = 0.0
+        self._arrived_bytes = 0
+
+    def check(self, waited_seconds: float, arrived_bytes: int) -> None:
+        """Count one more piece."""
+        self._waited_seconds += waited_seconds
+        self._arrived_bytes += arrived_bytes
+        is_over = self._waited_seconds > self._grace_seconds
+        if is_over and self._arrived_bytes < self._waited_seconds * MIN_BYTES_PER_SECOND:
+            raise RequestTimeoutError
 
 
 class _Sender:
