@@ -6,9 +6,14 @@ and commands own exactly one ``begin()`` each.
 
 from __future__ import annotations
 
+import select
+import time
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar
 
+import psycopg2
+from psycopg2 import extensions
 from sqlalchemy import DateTime, Engine, MetaData, Text, create_engine, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
@@ -16,6 +21,10 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from ulid import ULID
 
 from gateway import settings
+
+CONNECT_SECONDS = 5.0
+# How much later than its own time limit a server may be before it is given up.
+GRACE_SECONDS = 3.0
 
 
 class Base(DeclarativeBase):
@@ -38,9 +47,21 @@ class Base(DeclarativeBase):
     }
 
 
-def connect(config: settings.Database) -> Engine:
-    """Build the engine: a bounded pool, UTC, and time limits on every statement."""
-    milliseconds = int(config.statement_timeout_seconds * 1000)
+def connect(config: settings.Database, *, statement_seconds: float | None = None) -> Engine:
+    """Build the engine: a bounded pool, UTC, and time limits on every statement.
+
+    The server keeps the limits while it is well. For a server that is there and says nothing (its
+    host's kernel acknowledges all it is sent), this side stops waiting too: from then on for every
+    psycopg2 connection of the process, the driver knows no narrower way.
+
+    Parameters
+    ----------
+    statement_seconds
+        The time limit, where it is not the configured one.
+    """
+    limit = statement_seconds or config.statement_timeout_seconds
+    extensions.set_wait_callback(partial(_wait, seconds=limit + GRACE_SECONDS))
+    milliseconds = int(limit * 1000)
     options = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c timezone=UTC"
     return create_engine(
         config.url.get_secret_value(),
@@ -50,12 +71,27 @@ def connect(config: settings.Database) -> Engine:
         pool_pre_ping=True,
         connect_args={
             "options": options,
-            "connect_timeout": 5,
             "application_name": "gateway",
             "keepalives_idle": 30,
             "tcp_user_timeout": 20_000,
         },
     )
+
+
+def _wait(connection: Any, seconds: float) -> None:
+    """Wait for the server's answer. An error makes psycopg2 close the connection."""
+    is_new = connection.status not in _CONNECTED
+    deadline = time.monotonic() + (CONNECT_SECONDS if is_new else seconds)
+    while (state := connection.poll()) != extensions.POLL_OK:
+        ready = select.poll()
+        ready.register(connection, _AWAITED.get(state, 0))
+        if not ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            message = "the database does not answer"
+            raise psycopg2.OperationalError(message)
+
+
+_AWAITED = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
+_CONNECTED = {extensions.STATUS_READY, extensions.STATUS_BEGIN, extensions.STATUS_PREPARED}
 
 
 def sessions(engine: Engine) -> sessionmaker[Session]:

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, text
 import gateway
 from gateway import database, settings
 
+STATEMENT_SECONDS = 600
+
 
 def _load_tables() -> None:
     for module in pkgutil.walk_packages(gateway.__path__, "gateway."):
@@ -21,7 +23,7 @@ def _load_tables() -> None:
 def _run(connection: Connection) -> None:
     # A migration that cannot have its lock soon must not queue everybody behind it.
     connection.execute(text("SET lock_timeout = '5s'"))
-    connection.execute(text("SET statement_timeout = '10min'"))
+    connection.execute(text(f"SET statement_timeout = '{STATEMENT_SECONDS}s'"))
     connection.commit()
     context.configure(
         connection=connection,
@@ -39,5 +41,6 @@ handed_over = context.config.attributes.get("connection")
 if handed_over is not None:
     _run(handed_over)
 else:
-    with database.connect(settings.database()).connect() as opened:
+    engine = database.connect(settings.database(), statement_seconds=STATEMENT_SECONDS)
+    with engine.connect() as opened:
         _run(opened)
