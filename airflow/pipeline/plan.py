@@ -11,7 +11,7 @@ from pipeline import delivery as deliveries
 from pipeline import manifest as manifests
 from pipeline.contract import ContractError, read_contract
 from pipeline.errors import DeliveryError
-from pipeline.rejects import Reject, shorten
+from pipeline.rejects import Reject, printable, shorten
 from pipeline.staging import Chunk, Plan, fresh_dir
 from pipeline.validate import Judge
 
@@ -203,7 +203,7 @@ def misfit_reject(chunk: Chunk) -> Reject:
 def misfit_error(misfits: list[Reject]) -> DeliveryError:
     """Say that files fit no table."""
     first = misfits[0]
-    about = f" ({first.value})" if first.value else ""
+    about = f" ({printable(first.value)})" if first.value else ""
     others = f" and {len(misfits) - 1} more" if len(misfits) > 1 else ""
     detail = f"{first.file}{others}: {first.rule.replace('-', ' ')}{about}"
     return DeliveryError(first.rule, detail, misfits)

@@ -30,11 +30,11 @@ class Reject:
         return {**asdict(self), "rule": shorten(self.rule, MAX_RULE_CHARS), "value": value}
 
 
-def printable(value: str) -> str:
+def printable(value: str, limit: int = MAX_VALUE_CHARS) -> str:
     """Shorten a value and show what cannot be printed as its escape."""
-    kept = value[: MAX_VALUE_CHARS + 1]
+    kept = value[: limit + 1]
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in kept)
-    return shorten(shown, MAX_VALUE_CHARS)
+    return shorten(shown, limit)
 
 
 def shorten(text: str, limit: int) -> str:

@@ -15,7 +15,7 @@ from pipeline.errors import DeliveryError
 from pipeline.plan import label_of, make_plan
 from pipeline.process import process_group
 from pipeline.publish import publish_batch
-from pipeline.rejects import MAX_DETAIL_CHARS, shorten
+from pipeline.rejects import MAX_DETAIL_CHARS, printable
 from pipeline.report import Gateway
 from pipeline.staging import Plan
 
@@ -153,7 +153,7 @@ def _reported(
     except DeliveryError as error:
         step.rows = Rows(rejected=error.rows_rejected)
         step.rejects = error.rejects
-        failure = {"code": error.code, "detail": shorten(error.detail, MAX_DETAIL_CHARS)}
+        failure = {"code": error.code, "detail": printable(error.detail, MAX_DETAIL_CHARS)}
         gateway.progress(delivery.job_id, body_of(run, name, "failed", step, failure))
         raise
     except Exception:

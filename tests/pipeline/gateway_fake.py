@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -81,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/token":
             self._token(parse_qs(body.decode()))
         else:
-            self._progress(json.loads(body))
+            self._progress(body)
 
     def _token(self, form: dict[str, list[str]]) -> None:
         wanted = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -94,10 +95,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.gateway.valid_tokens.add(token)
         self._answer(200, {"access_token": token, "token_type": "Bearer", "expires_in": 900})
 
-    def _progress(self, report: dict[str, Any]) -> None:
+    def _progress(self, body: bytes) -> None:
         token = self.headers["Authorization"].removeprefix("Bearer ")
         if token not in self.gateway.valid_tokens:
             self._answer(401, {"type": "/problems/invalid-token"})
+            return
+        report = json.loads(body)
+        if "\0" in "".join(_texts(report)):  # no text that Postgres could keep
+            self._answer(422, {"type": "/problems/invalid-request"})
             return
         self.gateway.reports.append({**report, "job_id": self.path.split("/")[3]})
         self._answer(200, {})
@@ -118,3 +123,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)

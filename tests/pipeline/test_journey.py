@@ -205,6 +205,8 @@ def test_missing_columns_are_named(stage: Stage) -> None:
         ({"a.csv": b"flight,carrier,delay\n"}, "empty-batch"),
         ({"a.zip": zipped({})}, "empty-batch"),
         ({"a.csv": b""}, "empty-file"),
+        ({"a.csv": bytes(5000)}, "unknown-columns"),
+        ({"a.csv": bytes(range(256)) * 20}, "unknown-columns"),
         ({"a.zip": GOOD}, "corrupt-archive"),
         ({"a.zip": zipped({"a.csv": GOOD})[:-30]}, "corrupt-archive"),
         ({"a.csv.gz": gzip.compress(GOOD)[:-4]}, "corrupt-archive"),
