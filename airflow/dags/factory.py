@@ -21,7 +21,9 @@ from airflow.sdk.exceptions import AirflowFailException
 
 REGISTRY_VERSION = 1
 MAX_ACTIVE_RUNS = 16
-RETRIES = 2
+# What is wrong with a delivery fails at once; these are for a platform that is away, and together
+# outlast five minutes: a restart, or the lock-out after wrong passwords.
+RETRIES = 6
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{1,62}")
 _TEXTS = ("dag_id", "client", "client_name", "project", "pool", "engine")

@@ -175,12 +175,8 @@ class Watcher:
             log.info("job_finished", job_id=job.id, state=moved.state)
 
     def _give_up(self, job: Job) -> None:
-        detail = "The run was deleted in Airflow before it ended."
         with self.parts.sessions.begin() as session:
-            if job.cancel_requested_at is not None:
-                states.move(session, job.id, "canceled")
-            else:
-                states.move(session, job.id, "failed", error_code="run-lost", error_detail=detail)
+            states.finish(session, job.id, "lost")
         log.warning("run_lost", job_id=job.id)
 
 

@@ -13,7 +13,7 @@ from gateway.jobs.model import Job
 from gateway.jobs.steps import Summary
 from gateway.jobs.views import JobState
 
-RunState = Literal["success", "failed"]
+RunState = Literal["success", "failed", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +35,27 @@ def of(session: Session, job: Job, run_state: RunState, failed_step: str | None 
 
     Notes
     -----
-    Airflow's ``success`` alone is no proof that rows were loaded: only a publish step that
-    reported its own success is.
+    Whether rows were loaded, only the publish step knows. Where it has reported its success, that
+    is how the job ended, even if the run was ended, marked or deleted right after; and Airflow's
+    ``success`` alone is no proof.
     """
     found = {each.name: each for each in steps.summaries(session, [job.id])}
+    if "publish" in found and found["publish"].state == "succeeded":
+        return _published(found)
     if run_state == "success":
-        return _succeeded(found)
+        detail = "The run ended without saying what it published."
+        return Outcome("failed", "no-result", detail)
     if job.cancel_requested_at is not None:
         return Outcome("canceled")
     if job.error_code is not None:
         return Outcome("failed", job.error_code, job.error_detail)
+    if run_state == "lost":
+        return Outcome("failed", "run-lost", "The run was deleted in Airflow before it ended.")
     step = failed_step or steps.first_failed(session, job.id)
     detail = f"The step {step} failed." if step else "The run failed before its first step."
     return Outcome("failed", "run-failed", detail)
 
 
-def _succeeded(found: Mapping[str, Summary]) -> Outcome:
-    publish = found.get("publish")
-    if publish is None or publish.state != "succeeded":
-        detail = "The run ended without saying what it published."
-        return Outcome("failed", "no-result", detail)
+def _published(found: Mapping[str, Summary]) -> Outcome:
     rejected = sum(each.rows_rejected for each in found.values())
     return Outcome("partially_succeeded" if rejected else "succeeded")

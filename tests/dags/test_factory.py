@@ -71,7 +71,7 @@ def test_every_task_runs_in_the_pool_of_its_client_and_is_tried_three_times(
 ) -> None:
     with_globex(registry)
     for dag, pool in zip(parse().values(), ("client-acme", "client-globex"), strict=True):
-        assert [(t.pool, t.retries) for t in dag.tasks] == [(pool, 2)] * 3
+        assert [(t.pool, t.retries) for t in dag.tasks] == [(pool, 6)] * 3
 
 
 def test_parsing_imports_neither_the_pipeline_nor_what_it_needs(registry: Path) -> None:

@@ -236,6 +236,34 @@ def test_a_run_that_failed_because_it_was_canceled_is_canceled(
     assert [each.state for each in found.steps] == ["canceled"]
 
 
+@pytest.mark.parametrize("run_state", ["success", "failed", "lost"])
+@pytest.mark.parametrize("rejected", [0, 2])
+def test_what_was_published_was_published_however_its_run_ended(
+    sessions: sessionmaker[Session], job: Job, run_state: states.RunState, rejected: int
+) -> None:
+    report(sessions, job, step="process", rows=rows(read=9, rejected=rejected))
+    report(sessions, job, step="publish", rows=rows(loaded=9 - rejected))
+    with sessions.begin() as session:
+        states.cancel(session, "acme", job.id, actor="ann")
+    found = end(sessions, job, run_state)
+    assert found.state == ("partially_succeeded" if rejected else "succeeded")
+    assert (found.error, found.rows.loaded) == (None, 9 - rejected)
+
+
+def test_a_run_that_is_gone_is_told_as_such_unless_it_was_canceled(
+    sessions: sessionmaker[Session], job: Job
+) -> None:
+    report(sessions, job, step="publish", state="running")
+    other = making.queued(sessions)
+    report(sessions, other, step="publish", state="running")
+    with sessions.begin() as session:
+        states.cancel(session, "acme", other.id, actor="ann")
+    found = end(sessions, job, "lost")
+    assert found.error is not None
+    assert (found.state, found.error.code) == ("failed", "run-lost")
+    assert end(sessions, other, "lost").state == "canceled"
+
+
 def test_a_run_that_ended_before_its_trigger_was_settled_is_dispatched_to_its_end(
     sessions: sessionmaker[Session], job: Job
 ) -> None:
