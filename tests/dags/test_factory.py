@@ -66,7 +66,7 @@ def test_the_steps_follow_each_other_and_process_is_mapped(registry: Path) -> No
     assert "label" in dag.get_task("process").map_index_template
 
 
-def test_every_task_runs_in_the_pool_of_its_client_and_is_tried_three_times(
+def test_every_task_runs_in_the_pool_of_its_client_and_outlasts_a_platform_that_is_away(
     registry: Path,
 ) -> None:
     with_globex(registry)
