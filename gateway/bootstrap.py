@@ -15,6 +15,7 @@ from gateway import database, logs
 from gateway.identity.access import Access
 from gateway.identity.directory import Directory
 from gateway.identity.tokens import KeyRing
+from gateway.landing.disk import DiskZone
 from gateway.landing.zone import Zone
 from gateway.settings import Settings, SettingsError
 
@@ -71,7 +72,7 @@ def build(config: Settings) -> Services:
         settings=config,
         engine=engine,
         sessions=sessions,
-        zone=Zone(config.landing.root, config.landing.min_free_bytes),
+        zone=DiskZone(config.landing.root, config.landing.min_free_bytes),
         directory=directory,
         keys=keys,
         access=Access(config, sessions, directory, keys),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from gateway import logs
-from gateway.errors import GatewayError, UnavailableError
+from gateway.landing.zone import Chunk, InsufficientStorageError, StorageUnavailableError
 
 log = logs.get("landing")
 
@@ -25,21 +25,6 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 # What opening answers where there is nothing, a symlink, or a socket.
 _NO_FILE = {errno.ENOENT, errno.ELOOP, errno.ENXIO}
-
-
-class InsufficientStorageError(GatewayError):
-    """The landing zone has no room."""
-
-    slug = "insufficient-storage"
-    status = 507
-    title = "The landing zone is full"
-    retryable = True
-
-
-class StorageUnavailableError(UnavailableError):
-    """The landing zone cannot be read or written."""
-
-    title = "The landing zone does not answer"
 
 
 @contextmanager
@@ -161,7 +146,7 @@ def write_aside(name: str, parent: int, content: bytes) -> None:
         raise
 
 
-def write_all(fd: int, chunks: Sequence[bytes | bytearray]) -> None:
+def write_all(fd: int, chunks: Sequence[Chunk]) -> None:
     """Write every byte; the kernel may take fewer than it is given."""
     for start in range(0, len(chunks), 512):
         views = [memoryview(chunk) for chunk in chunks[start : start + 512]]

@@ -32,8 +32,7 @@ from gateway.identity.access import Reader, Writer
 from gateway.jobs.api import REFUSALS, tagged_problems
 from gateway.jobs.reading import as_queued, client_of
 from gateway.landing.names import FileName, InvalidFilenameError, ReservedNameError
-from gateway.landing.posix import InsufficientStorageError
-from gateway.landing.zone import BatchPath
+from gateway.landing.zone import BatchPath, InsufficientStorageError
 from gateway.uploads import completion, digests, download
 from gateway.uploads.admission import (
     DuplicateNameError,

@@ -16,8 +16,7 @@ from gateway.batches.model import Batch, File
 from gateway.errors import NotFoundError
 from gateway.identity.access import Principal
 from gateway.jobs.reading import client_of
-from gateway.landing.parts import Stored
-from gateway.landing.zone import BatchPath
+from gateway.landing.zone import BatchPath, Stored
 from gateway.uploads import rows
 from gateway.uploads.admission import IsReceiving, UploadConflictError
 from gateway.uploads.rows import FILE, Admission

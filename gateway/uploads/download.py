@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedReader
-from typing import Self
+from typing import IO, Self
 
 from gateway.batches.model import File
 from gateway.errors import GatewayError, UnavailableError
@@ -99,7 +98,7 @@ def content(zone: Zone, batch: BatchPath, file: File, span: Span | None) -> Iter
 class _Chunks:
     """A range of an open file, which is closed at its end, or when nobody wants it any more."""
 
-    def __init__(self, file: BufferedReader, span: Span) -> None:
+    def __init__(self, file: IO[bytes], span: Span) -> None:
         self._file = file
         self._left = span.size_bytes
         file.seek(span.first)

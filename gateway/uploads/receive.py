@@ -19,8 +19,7 @@ from gateway.batches.model import File
 from gateway.errors import GatewayError, InvalidRequestError, TooLargeError
 from gateway.identity.access import Principal
 from gateway.landing.names import FileName
-from gateway.landing.parts import Part, Stored
-from gateway.landing.zone import NameTakenError, Zone
+from gateway.landing.zone import NameTakenError, Part, Stored, Zone
 from gateway.uploads import admission, completion, digests
 from gateway.uploads.admission import FileExistsAlreadyError, Known, UploadConflictError
 from gateway.uploads.digests import DigestMismatchError

@@ -18,4 +18,7 @@ def run(
     """Expire dead uploads and remove dead parts that are older; return how many there were."""
     with sessions.begin() as session:
         expired = completion.expire_pending(session, max_age_seconds, LIMIT, zone.is_receiving)
-    return expired + zone.sweep_parts(max_age_seconds)
+    dead = zone.stale_parts(max_age_seconds)
+    for upload in dead:
+        zone.remove_part(upload)
+    return expired + len(dead)

@@ -14,8 +14,15 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import UnavailableError
-from gateway.landing.parts import Stored
-from gateway.landing.zone import BatchPath, InsufficientStorageError, NameTakenError, Zone
+from gateway.landing.disk import DiskZone
+from gateway.landing.zone import (
+    BatchPath,
+    InsufficientStorageError,
+    NameTakenError,
+    PartBusyError,
+    PartLostError,
+    Stored,
+)
 
 PLACE = BatchPath("acme", "flights", "bat_1")
 CONTENT = b"id,note\n1,one\n"
@@ -30,14 +37,14 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def zone(root: Path) -> Iterator[Zone]:
-    built = Zone(root)
+def zone(root: Path) -> Iterator[DiskZone]:
+    built = DiskZone(root)
     yield built
     built.close()
 
 
 def publish(
-    zone: Zone, name: str = "a.csv", content: bytes = CONTENT, upload: str = "upl_1"
+    zone: DiskZone, name: str = "a.csv", content: bytes = CONTENT, upload: str = "upl_1"
 ) -> None:
     part = zone.open_part(upload, len(content))
     part.write([content])
@@ -52,7 +59,7 @@ def files(root: Path) -> Path:
     return root / "acme" / "flights" / "bat_1" / "files"
 
 
-def read(zone: Zone, name: str = "a.csv") -> bytes:
+def read(zone: DiskZone, name: str = "a.csv") -> bytes:
     file, size = zone.open_file(PLACE, name)
     with file:
         content = file.read()
@@ -60,7 +67,7 @@ def read(zone: Zone, name: str = "a.csv") -> bytes:
     return content
 
 
-def test_a_part_has_no_published_name_until_it_is_published(zone: Zone, root: Path) -> None:
+def test_a_part_has_no_published_name_until_it_is_published(zone: DiskZone, root: Path) -> None:
     part = zone.open_part("upl_1")
     part.write([CONTENT[:5]])
     part.write([CONTENT[5:], b""])
@@ -74,7 +81,7 @@ def test_a_part_has_no_published_name_until_it_is_published(zone: Zone, root: Pa
 
 
 def test_a_part_that_was_reserved_and_got_less_has_the_size_of_what_came(
-    zone: Zone, root: Path
+    zone: DiskZone, root: Path
 ) -> None:
     part = zone.open_part("upl_1", 3_000_000)
     part.reserve()
@@ -86,7 +93,7 @@ def test_a_part_that_was_reserved_and_got_less_has_the_size_of_what_came(
     part.abort()
 
 
-def test_many_and_large_chunks_arrive_in_order(zone: Zone) -> None:
+def test_many_and_large_chunks_arrive_in_order(zone: DiskZone) -> None:
     chunks = [bytes([number % 251]) * (number % 7) for number in range(3_000)]
     chunks.append(os.urandom(20 * 1024**2))
     part = zone.open_part("upl_1")
@@ -99,12 +106,12 @@ def test_many_and_large_chunks_arrive_in_order(zone: Zone) -> None:
     assert stored.sha256 == hashlib.sha256(b"".join(chunks) * 2).hexdigest()
 
 
-def test_an_empty_file_is_a_file(zone: Zone) -> None:
+def test_an_empty_file_is_a_file(zone: DiskZone) -> None:
     publish(zone, content=b"")
     assert read(zone) == b""
 
 
-def test_a_taken_name_stays_with_the_first(zone: Zone, root: Path) -> None:
+def test_a_taken_name_stays_with_the_first(zone: DiskZone, root: Path) -> None:
     publish(zone)
     with pytest.raises(NameTakenError):
         publish(zone, content=b"other")
@@ -112,7 +119,9 @@ def test_a_taken_name_stays_with_the_first(zone: Zone, root: Path) -> None:
     assert not list((root / ".parts").iterdir())
 
 
-def test_an_aborted_part_leaves_nothing_and_may_be_aborted_again(zone: Zone, root: Path) -> None:
+def test_an_aborted_part_leaves_nothing_and_may_be_aborted_again(
+    zone: DiskZone, root: Path
+) -> None:
     part = zone.open_part("upl_1", 100)
     part.write([CONTENT])
     part.abort()
@@ -120,7 +129,7 @@ def test_an_aborted_part_leaves_nothing_and_may_be_aborted_again(zone: Zone, roo
     assert not list((root / ".parts").iterdir())
 
 
-def test_aborting_after_publication_takes_nothing_away(zone: Zone) -> None:
+def test_aborting_after_publication_takes_nothing_away(zone: DiskZone) -> None:
     part = zone.open_part("upl_1")
     part.write([CONTENT])
     part.finish()
@@ -130,7 +139,7 @@ def test_aborting_after_publication_takes_nothing_away(zone: Zone) -> None:
     assert read(zone) == CONTENT
 
 
-def test_a_retraction_takes_back_its_own_file_alone(zone: Zone) -> None:
+def test_a_retraction_takes_back_its_own_file_alone(zone: DiskZone) -> None:
     publish(zone, "b.csv")
     part = zone.open_part("upl_2")
     part.write([CONTENT])
@@ -145,7 +154,7 @@ def test_a_retraction_takes_back_its_own_file_alone(zone: Zone) -> None:
     part.abort()
 
 
-def test_an_orphan_is_adopted_for_its_bytes_only(zone: Zone) -> None:
+def test_an_orphan_is_adopted_for_its_bytes_only(zone: DiskZone) -> None:
     publish(zone)
     assert zone.adopt(PLACE, "a.csv", Stored(len(CONTENT), SHA256))
     assert not zone.adopt(PLACE, "a.csv", Stored(len(CONTENT), "0" * 64))
@@ -153,7 +162,7 @@ def test_an_orphan_is_adopted_for_its_bytes_only(zone: Zone) -> None:
     assert not zone.adopt(PLACE, "none.csv", Stored(len(CONTENT), SHA256))
 
 
-def test_quarantine_keeps_the_bytes_and_frees_the_name(zone: Zone, root: Path) -> None:
+def test_quarantine_keeps_the_bytes_and_frees_the_name(zone: DiskZone, root: Path) -> None:
     publish(zone)
     aside = zone.quarantine(PLACE, "a.csv")
     assert (root / ".quarantine" / aside).read_bytes() == CONTENT
@@ -165,14 +174,14 @@ def test_quarantine_keeps_the_bytes_and_frees_the_name(zone: Zone, root: Path) -
 
 @pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "𝒳" * 63])
 def test_the_longest_names_can_be_published_and_set_aside(
-    zone: Zone, root: Path, name: str
+    zone: DiskZone, root: Path, name: str
 ) -> None:
     publish(zone, name)
     aside = zone.quarantine(PLACE, name)
     assert (root / ".quarantine" / aside).exists()
 
 
-def test_a_published_file_is_alive_until_its_part_is_let_go(zone: Zone) -> None:
+def test_a_published_file_is_alive_until_its_part_is_let_go(zone: DiskZone) -> None:
     part = zone.open_part("upl_1")
     assert zone.is_receiving("upl_1", PLACE, "a.csv")
     part.write([CONTENT])
@@ -184,10 +193,10 @@ def test_a_published_file_is_alive_until_its_part_is_let_go(zone: Zone) -> None:
     assert not zone.is_receiving("upl_2", PLACE, "b.csv")
 
 
-def test_a_part_dies_with_its_process(zone: Zone, root: Path) -> None:
+def test_a_part_dies_with_its_process(zone: DiskZone, root: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from gateway.landing.zone import Zone\n"
-        "part = Zone(Path(sys.argv[1])).open_part('upl_9'); part.write([b'x'])\n"
+        "import sys, time; from pathlib import Path; from gateway.landing.disk import DiskZone\n"
+        "part = DiskZone(Path(sys.argv[1])).open_part('upl_9'); part.write([b'x'])\n"
         "print('ready', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
@@ -197,16 +206,59 @@ def test_a_part_dies_with_its_process(zone: Zone, root: Path) -> None:
     with process.stdout:
         process.stdout.readline()
         assert zone.is_receiving("upl_9", PLACE, "a.csv")
-        assert zone.sweep_parts(-1) == 0
+        assert zone.stale_parts(-1) == []
         process.kill()
         process.wait()
     assert not zone.is_receiving("upl_9", PLACE, "a.csv")
-    assert zone.sweep_parts(3600) == 0
-    assert zone.sweep_parts(-1) == 1
+    assert zone.stale_parts(3600) == []
+    assert zone.stale_parts(-1) == ["upl_9"]
+    zone.remove_part("upl_9")
     assert not list((root / ".parts").iterdir())
 
 
-def test_sweeping_passes_over_what_is_young_alive_or_no_file(zone: Zone, root: Path) -> None:
+def test_a_part_goes_on_where_it_was_made_durable_and_its_digest_is_that_of_all(
+    zone: DiskZone, root: Path
+) -> None:
+    part = zone.open_part("upl_1", 3_000_000)
+    part.reserve()
+    part.write([CONTENT])
+    assert part.checkpoint() == len(CONTENT)
+    known = part.digest()
+    part.write([b"what no checkpoint covers"])
+    part.release()
+    for digest in (known, None):
+        part = zone.resume_part("upl_1", len(CONTENT), digest)
+        part.write([CONTENT])
+        told: list[int] = []
+        stored = part.finish(told.append)
+        assert stored == Stored(2 * len(CONTENT), hashlib.sha256(CONTENT * 2).hexdigest())
+        assert bool(told) == (digest is None)
+        part.release()
+    assert (root / ".parts" / "upl_1").read_bytes() == CONTENT * 2
+
+
+def test_one_works_on_a_part_at_a_time_and_a_copy_frees_who_waits_for_it(
+    zone: DiskZone, root: Path
+) -> None:
+    held = zone.open_part("upl_1")
+    held.write([CONTENT])
+    held.checkpoint()
+    with pytest.raises(PartBusyError):
+        zone.resume_part("upl_1", 0)
+    zone.copy_part("upl_1", "upl_1.2", 3)
+    held.write([b"late"])
+    assert (root / ".parts" / "upl_1.2").read_bytes() == CONTENT[:3]
+    held.release()
+    zone.resume_part("upl_1", len(CONTENT)).abort()
+    for gone in (lambda: zone.resume_part("upl_1", 0), lambda: zone.resume_part("upl_1.2", 4)):
+        with pytest.raises(PartLostError):
+            gone()
+    with pytest.raises(PartLostError):
+        zone.copy_part("upl_1.2", "upl_1.3", 4)
+    assert [each.name for each in (root / ".parts").iterdir()] == ["upl_1.2"]
+
+
+def test_sweeping_passes_over_what_is_young_alive_or_no_file(zone: DiskZone, root: Path) -> None:
     (root / ".parts" / "young").write_bytes(b"")
     old = root / ".parts" / "old"
     old.write_bytes(b"")
@@ -216,14 +268,13 @@ def test_sweeping_passes_over_what_is_young_alive_or_no_file(zone: Zone, root: P
     os.utime(root / ".parts" / "stranger", (long_ago, long_ago))
     alive = zone.open_part("alive")
     os.utime(root / ".parts" / "alive", (long_ago, long_ago))
-    assert zone.sweep_parts(3600) == 1
-    assert {each.name for each in (root / ".parts").iterdir()} == {"young", "stranger", "alive"}
+    assert zone.stale_parts(3600) == ["old"]
     alive.abort()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_a_symlink_in_place_of_a_directory_is_not_followed(
-    zone: Zone, root: Path, tmp_path: Path, depth: int
+    zone: DiskZone, root: Path, tmp_path: Path, depth: int
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -247,7 +298,7 @@ def test_a_symlink_in_place_of_a_directory_is_not_followed(
 
 
 def test_a_symlink_in_place_of_a_file_is_neither_read_nor_written_through(
-    zone: Zone, root: Path, tmp_path: Path
+    zone: DiskZone, root: Path, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
@@ -265,7 +316,7 @@ def test_a_symlink_in_place_of_a_file_is_neither_read_nor_written_through(
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory"])
-def test_what_is_no_regular_file_is_absent(zone: Zone, root: Path, kind: str) -> None:
+def test_what_is_no_regular_file_is_absent(zone: DiskZone, root: Path, kind: str) -> None:
     files(root).mkdir(parents=True)
     place = files(root) / "a.csv"
     os.mkfifo(place) if kind == "fifo" else place.mkdir()
@@ -282,7 +333,7 @@ def test_a_place_is_made_of_plain_components(place: tuple[str, str, str]) -> Non
         BatchPath(*place)
 
 
-def test_a_removed_file_is_gone_and_may_be_removed_again(zone: Zone) -> None:
+def test_a_removed_file_is_gone_and_may_be_removed_again(zone: DiskZone) -> None:
     publish(zone)
     zone.remove_file(PLACE, "a.csv")
     zone.remove_file(PLACE, "a.csv")
@@ -292,7 +343,7 @@ def test_a_removed_file_is_gone_and_may_be_removed_again(zone: Zone) -> None:
 
 
 def test_a_document_is_written_once_replaced_by_another_and_never_half(
-    zone: Zone, root: Path
+    zone: DiskZone, root: Path
 ) -> None:
     zone.write_document(PLACE, "manifest.json", b"{}")
     path = root / "acme" / "flights" / "bat_1" / "manifest.json"
@@ -305,7 +356,7 @@ def test_a_document_is_written_once_replaced_by_another_and_never_half(
 
 
 def test_a_symlink_in_place_of_a_document_is_replaced_not_followed(
-    zone: Zone, root: Path, tmp_path: Path
+    zone: DiskZone, root: Path, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"theirs")
@@ -317,7 +368,7 @@ def test_a_symlink_in_place_of_a_document_is_replaced_not_followed(
     assert not (place / "manifest.json").is_symlink()
 
 
-def test_a_batch_is_removed_whole_and_its_neighbours_stay(zone: Zone, root: Path) -> None:
+def test_a_batch_is_removed_whole_and_its_neighbours_stay(zone: DiskZone, root: Path) -> None:
     publish(zone)
     zone.write_document(PLACE, "manifest.json", b"{}")
     zone.write_document(BatchPath("acme", "flights", "bat_2"), "manifest.json", b"{}")
@@ -328,7 +379,7 @@ def test_a_batch_is_removed_whole_and_its_neighbours_stay(zone: Zone, root: Path
     assert read(zone) == CONTENT
 
 
-def test_a_directory_among_the_files_does_not_stop_a_removal(zone: Zone, root: Path) -> None:
+def test_a_directory_among_the_files_does_not_stop_a_removal(zone: DiskZone, root: Path) -> None:
     publish(zone)
     (files(root) / "stranger").mkdir()
     (files(root) / "stranger" / "theirs").write_bytes(b"theirs")
@@ -338,7 +389,9 @@ def test_a_directory_among_the_files_does_not_stop_a_removal(zone: Zone, root: P
     assert [each.read_bytes() for each in kept] == [b"theirs"]
 
 
-def test_walking_finds_published_files_and_passes_strangers_over(zone: Zone, root: Path) -> None:
+def test_walking_finds_published_files_and_passes_strangers_over(
+    zone: DiskZone, root: Path
+) -> None:
     publish(zone, "b.csv")
     publish(zone, "a.csv")
     zone.write_document(PLACE, "manifest.json", b"{}")
@@ -349,7 +402,7 @@ def test_walking_finds_published_files_and_passes_strangers_over(zone: Zone, roo
     assert found == [(PLACE, "a.csv", len(CONTENT)), (PLACE, "b.csv", len(CONTENT))]
 
 
-def test_a_file_that_goes_away_while_walking_hides_no_other(zone: Zone, root: Path) -> None:
+def test_a_file_that_goes_away_while_walking_hides_no_other(zone: DiskZone, root: Path) -> None:
     for name in ("a.csv", "b.csv", "c.csv"):
         publish(zone, name)
     walking = zone.walk()
@@ -358,7 +411,7 @@ def test_a_file_that_goes_away_while_walking_hides_no_other(zone: Zone, root: Pa
     assert [first.name, *(each.name for each in walking)] == ["a.csv", "c.csv"]
 
 
-def test_a_root_that_is_gone_is_said_at_once(zone: Zone, root: Path) -> None:
+def test_a_root_that_is_gone_is_said_at_once(zone: DiskZone, root: Path) -> None:
     for each in (".parts", ".quarantine"):
         (root / each).rmdir()
     root.rmdir()
@@ -374,26 +427,26 @@ def test_a_root_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "none", tmp_path / "file"):
         with pytest.raises(UnavailableError):
-            Zone(path)
+            DiskZone(path)
 
 
 def test_room_that_is_left_to_others_is_not_taken(root: Path) -> None:
     room = os.statvfs(root)
     free = room.f_bavail * room.f_frsize
-    zone = Zone(root, min_free_bytes=free + 2**40)
+    zone = DiskZone(root, min_free_bytes=free + 2**40)
     with pytest.raises(InsufficientStorageError):
         zone.check()
     with pytest.raises(InsufficientStorageError):
         zone.open_part("upl_1")
     zone.close()
-    zone = Zone(root)
+    zone = DiskZone(root)
     with pytest.raises(InsufficientStorageError):
         zone.open_part("upl_1", free + 2**40)
     assert not list((root / ".parts").iterdir())
     zone.close()
 
 
-def test_a_part_is_locked_by_the_one_who_receives(zone: Zone, root: Path) -> None:
+def test_a_part_is_locked_by_the_one_who_receives(zone: DiskZone, root: Path) -> None:
     part = zone.open_part("upl_1")
     with (root / ".parts" / "upl_1").open("rb") as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,7 +17,7 @@ from gateway import worker
 from gateway.batches.model import Batch, File
 from gateway.bootstrap import Services
 from gateway.landing.names import FileName
-from gateway.landing.parts import Stored
+from gateway.landing.zone import Stored
 from gateway.uploads import completion, sweep
 from gateway.uploads.admission import admit
 from gateway.uploads.rows import Admission
@@ -166,9 +166,9 @@ def test_a_killed_servers_upload_is_taken_over_at_once_by_the_next_attempt(
         os.utime(books.root / ".parts" / left, (then, then))
     finally:
         second.stop()
-    from gateway.landing.zone import Zone
+    from gateway.landing.disk import DiskZone
 
-    zone = Zone(books.root)
+    zone = DiskZone(books.root)
     assert sweep.run(sessions, zone, HOUR) == 1
     zone.close()
     books.check()

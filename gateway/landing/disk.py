@@ -1,0 +1,324 @@
+"""The landing zone on a POSIX file system: one directory for each batch, names never replaced.
+
+``.parts`` and ``.quarantine`` lie beside the clients, on the same device. All access goes through a
+held descriptor of the root, one component at a time, and follows no symlink.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from functools import partial
+from io import BufferedReader
+from pathlib import Path
+
+from gateway.landing import parts, posix
+from gateway.landing.parts import Part
+from gateway.landing.zone import (
+    COMPONENT,
+    FILES,
+    BatchPath,
+    Digest,
+    InsufficientStorageError,
+    Landed,
+    NameTakenError,
+    StorageUnavailableError,
+    Stored,
+)
+
+PARTS, QUARANTINE = ".parts", ".quarantine"
+_REMEMBERED = 10_000
+
+
+class DiskZone:
+    """The landing zone.
+
+    Parameters
+    ----------
+    root
+        An existing directory.
+    min_free_bytes
+        Room that is left to others; without it ``open_part`` refuses.
+
+    Raises
+    ------
+    StorageUnavailableError
+        The root cannot be used, or ``.parts`` lies on another device.
+    """
+
+    def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
+        self._min_free_bytes = min_free_bytes
+        self._durable: set[BatchPath] = set()
+        try:
+            self._root = posix.open_directory(str(root))
+            self._parts = posix.ensure_directory(PARTS, self._root)
+            self._quarantine = posix.ensure_directory(QUARANTINE, self._root)
+        except OSError:
+            raise StorageUnavailableError("The landing root is not a usable directory.") from None
+        devices = {os.fstat(fd).st_dev for fd in (self._root, self._parts, self._quarantine)}
+        if len(devices) > 1:
+            raise StorageUnavailableError("Landing and parts lie on different devices.")
+
+    def close(self) -> None:
+        """Let go of the directories."""
+        for fd in (self._parts, self._quarantine, self._root):
+            os.close(fd)
+
+    def check(self) -> None:
+        """Say by raising that nothing can be received now.
+
+        Raises
+        ------
+        InsufficientStorageError, StorageUnavailableError
+        """
+        self._require_room(0)
+
+    def open_part(self, upload: str, expected_bytes: int | None = None) -> Part:
+        """Begin to receive a file; ``upload`` is a new id.
+
+        Raises
+        ------
+        InsufficientStorageError, StorageUnavailableError
+        """
+        self._require_room(expected_bytes or 0)
+        return parts.create(self._parts, upload, expected_bytes)
+
+    def resume_part(self, upload: str, at_bytes: int, digest: Digest | None = None) -> Part:
+        """Go on with a part that was released, or whose worker has ended, at this position.
+
+        What it holds beyond is discarded.
+
+        Raises
+        ------
+        PartBusyError
+            Somebody works on it.
+        PartLostError
+            It holds less than ``at_bytes``.
+        InsufficientStorageError, StorageUnavailableError
+        """
+        self._require_room(0)
+        return parts.resume(self._parts, upload, at_bytes, digest)
+
+    def copy_part(self, upload: str, copy: str, size_bytes: int) -> None:
+        """Copy a part's first bytes to a new part, durably, whoever works on the old one.
+
+        Raises
+        ------
+        PartLostError
+            It holds less.
+        InsufficientStorageError, StorageUnavailableError
+        """
+        self._require_room(size_bytes)
+        with posix.required():
+            try:
+                parts.copy(upload, copy, size_bytes, self._parts)
+            except BaseException:
+                parts.remove(copy, self._parts)
+                raise
+
+    def remove_part(self, upload: str) -> None:
+        """Remove a part; an absent one is no error."""
+        with posix.failures():
+            parts.remove(upload, self._parts)
+
+    def stale_parts(self, max_age_seconds: float) -> list[str]:
+        """Return parts that nobody works on and that were last written to longer ago."""
+        with posix.failures():
+            return parts.stale(self._parts, max_age_seconds)
+
+    def is_receiving(self, upload: str, batch: BatchPath, name: str) -> bool:
+        """Say whether somebody works on an upload, here or in another process.
+
+        False where its process has ended, however that came.
+        """
+        with posix.failures():
+            if parts.is_alive(upload, self._parts):
+                return True
+            # In this order: a part takes its published name in between, never the other way.
+            with contextlib.suppress(FileNotFoundError), self._directory(batch, FILES) as files:
+                return parts.is_alive(name, files)
+        return False
+
+    def publish(self, part: Part, batch: BatchPath, name: str) -> None:
+        """Give a finished part its name, durably; what has the name already stays.
+
+        Raises
+        ------
+        NameTakenError
+            The name is taken; the part is still there.
+        InsufficientStorageError, StorageUnavailableError
+        """
+        with posix.failures():
+            try:
+                # Gone again means that the batch was removed meanwhile: the caller finds out.
+                if batch in self._durable:
+                    with contextlib.suppress(FileNotFoundError):
+                        return self._publish(part, batch, name, create=False)
+                return self._publish(part, batch, name, create=True)
+            except FileNotFoundError:
+                raise StorageUnavailableError from None
+
+    def retract(self, part: Part, batch: BatchPath, name: str) -> None:
+        """Take a publication back. What has the name and is not this part stays."""
+        with (
+            contextlib.suppress(FileNotFoundError),
+            posix.failures(),
+            self._directory(batch, FILES) as files,
+        ):
+            if part.is_at(name, files):
+                os.unlink(name, dir_fd=files)
+                os.fsync(files)
+
+    def adopt(self, batch: BatchPath, name: str, stored: Stored) -> bool:
+        """Make a published file durable if it has just these bytes; say whether it has.
+
+        Raises
+        ------
+        StorageUnavailableError
+        """
+        with posix.failures(), contextlib.suppress(FileNotFoundError):
+            file, size_bytes = self.open_file(batch, name)
+            with file:
+                if size_bytes != stored.size_bytes:
+                    return False
+                if hashlib.file_digest(file, "sha256").hexdigest() != stored.sha256:
+                    return False
+                os.fsync(file.fileno())
+            with self._directory(batch, FILES, create=True) as files:
+                os.fsync(files)
+            return True
+        return False
+
+    def open_file(self, batch: BatchPath, name: str) -> tuple[BufferedReader, int]:
+        """Open a published file and tell its size in bytes.
+
+        Raises
+        ------
+        FileNotFoundError
+            It is not there, or is no regular file.
+        StorageUnavailableError
+        """
+        with posix.failures(), self._directory(batch, FILES) as files:
+            fd = posix.open_regular(name, files)
+            return os.fdopen(fd, "rb"), os.fstat(fd).st_size
+
+    def remove_file(self, batch: BatchPath, name: str) -> None:
+        """Remove a published file, durably; an absent one is no error."""
+        with (
+            contextlib.suppress(FileNotFoundError),
+            posix.failures(),
+            self._directory(batch, FILES) as files,
+        ):
+            os.unlink(name, dir_fd=files)
+            os.fsync(files)
+
+    def quarantine(self, batch: BatchPath, name: str) -> str:
+        """Set a published file that nobody acknowledged aside and return its new name.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is nothing of this name.
+        StorageUnavailableError
+        """
+        with posix.failures(), self._directory(batch, FILES) as files:
+            return self._set_aside(batch, files, name)
+
+    def write_document(self, batch: BatchPath, name: str, content: bytes) -> None:
+        """Write a document beside a batch's files, durably; the same again changes nothing.
+
+        Raises
+        ------
+        InsufficientStorageError, StorageUnavailableError
+        """
+        with posix.required(), self._directory(batch, create=True) as place:
+            if posix.content_of(name, place) != content:
+                posix.write_aside(name, place, content)
+            os.fsync(place)
+
+    def remove_batch(self, batch: BatchPath) -> None:
+        """Remove a batch with all that lies in it; an absent one is no error."""
+        with contextlib.suppress(FileNotFoundError), posix.failures():
+            with self._directory(batch, FILES) as files:
+                posix.empty(files, partial(self._set_aside, batch, files))
+            with self._directory(batch) as place:
+                os.rmdir(FILES, dir_fd=place)
+        with (
+            contextlib.suppress(FileNotFoundError),
+            posix.failures(),
+            self._project(batch) as project,
+        ):
+            with self._directory(batch) as place:
+                posix.empty(place, partial(self._set_aside, batch, place))
+            os.rmdir(batch.batch, dir_fd=project)
+            os.fsync(project)
+
+    def walk(self) -> Iterator[Landed]:
+        """Yield every published file; strangers among the directories are passed over."""
+        for client in _names(self._root):
+            for project in _names(self._root, client):
+                for batch in _names(self._root, client, project):
+                    with contextlib.suppress(ValueError):
+                        yield from self._landed(BatchPath(client, project, batch))
+
+    def _publish(self, part: Part, batch: BatchPath, name: str, *, create: bool) -> None:
+        with self._directory(batch, FILES, create=create) as files:
+            try:
+                posix.rename_without_replacing((part.parent, part.name), (files, name))
+            except FileExistsError:
+                raise NameTakenError from None
+            os.fsync(files)
+        if len(self._durable) >= _REMEMBERED:
+            self._durable.clear()
+        self._durable.add(batch)
+
+    def _set_aside(self, batch: BatchPath, parent: int, name: str) -> str:
+        aside = _shortened(f"{batch.batch}.{time.time_ns()}.{name}")
+        posix.rename_without_replacing((parent, name), (self._quarantine, aside))
+        os.fsync(self._quarantine)
+        os.fsync(parent)
+        return aside
+
+    def _require_room(self, size_bytes: int) -> None:
+        with posix.required():
+            # By its name: of a root that was taken away the descriptor still answers.
+            os.close(posix.open_directory(PARTS, self._root))
+            room = os.fstatvfs(self._root)
+        # File systems without a fixed number of files say zero of zero.
+        if room.f_bavail * room.f_frsize - size_bytes < self._min_free_bytes or (
+            room.f_files > 0 and room.f_favail == 0
+        ):
+            raise InsufficientStorageError
+
+    def _landed(self, batch: BatchPath) -> Iterator[Landed]:
+        passed = contextlib.suppress(FileNotFoundError, NotADirectoryError)
+        with passed, self._directory(batch, FILES) as files:
+            for name in sorted(os.listdir(files)):
+                with contextlib.suppress(FileNotFoundError):
+                    found = os.stat(name, dir_fd=files, follow_symlinks=False)
+                    yield Landed(batch, name, found.st_size)
+
+    @contextmanager
+    def _project(self, batch: BatchPath) -> Iterator[int]:
+        with posix.chain(self._root, [batch.client, batch.project], create=False) as fd:
+            yield fd
+
+    @contextmanager
+    def _directory(self, batch: BatchPath, *inner: str, create: bool = False) -> Iterator[int]:
+        with posix.chain(self._root, [*astuple(batch), *inner], create=create) as fd:
+            yield fd
+
+
+def _shortened(name: str) -> str:
+    return name.encode()[:255].decode(errors="ignore")
+
+
+def _names(root: int, *path: str) -> list[str]:
+    with contextlib.suppress(OSError), posix.chain(root, list(path), create=False) as fd:
+        return sorted(name for name in os.listdir(fd) if COMPONENT.fullmatch(name))
+    return []
