@@ -50,11 +50,6 @@ class Case:
     disk: Disk
     ledger: Ledger
 
-    @classmethod
-    def read(cls, history: Path, landing: Path, database: str) -> Case:
-        """Take the evidence."""
-        return cls(Promises.read(history), Disk.read(landing), Ledger.read(database))
-
     def __post_init__(self) -> None:
         self.batches: dict[str, Row] = {row["id"]: row for row in self.ledger.of("batch")}
         self.files = {(row["batch_id"], row["name"]): row for row in self.ledger.of("file")}
@@ -274,7 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--audit-export", type=Path)
     parser.add_argument("--airflow")
     given = parser.parse_args(arguments)
-    case = Case(Promises.read(given.history), Disk.read(given.landing), Ledger.read(given.database))
+    case = Case(Promises.read(given.history), Disk.read(given.landing), Ledger.at(given.database))
     findings = list(case.findings())
     if given.audit_export is not None:
         lines = given.audit_export.read_text().splitlines()

@@ -141,14 +141,20 @@ class Ledger:
     tables: dict[str, list[Row]]
 
     @classmethod
-    def read(cls, url: str) -> Ledger:
+    def at(cls, url: str) -> Ledger:
+        """Read a database, every table as of the same moment."""
         connection = psycopg2.connect(url.replace("+psycopg2", ""))
         try:
             connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-            with connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
-                return cls({name: _rows(cursor, name) for name in TABLES})
+            return cls.read(connection)
         finally:
             connection.close()
+
+    @classmethod
+    def read(cls, connection: Any) -> Ledger:
+        """Read what a connection sees."""
+        with connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+            return cls({name: _rows(cursor, name) for name in TABLES})
 
     def of(self, name: str) -> list[Row]:
         return self.tables[name]

@@ -19,7 +19,6 @@ import psycopg2
 import pytest
 from sqlalchemy import select, text
 
-from deploy.local import postgres as local_postgres
 from deploy.local.postgres import Postgres
 from gateway.batches import manifest
 from gateway.batches.model import Batch, Manifest
@@ -28,8 +27,8 @@ from tests.fakes.airflow_server import Dag
 from tests.fakes.airflow_server import running as airflow_running
 from tests.faults.checker import Case
 from tests.faults.conftest import Check, checked
+from tests.faults.evidence import Disk, Ledger, Promises
 from tests.faults.history import Client, History, facts_of
-from tests.faults.nursery import Nursery
 from tests.parts import REPOSITORY
 
 CONTENT = b"id,note\n1,one\n"
@@ -42,14 +41,16 @@ class Copy:
 
     root: Path
     history: Path
-    url: str
-    execute: Callable[..., None]
+    connection: Any
     sealed: str
     open: str
 
     @property
     def file(self) -> Path:
         return self.root / f"acme/flights/{self.sealed}/files/a.csv"
+
+    def execute(self, sql: str, *values: str) -> None:
+        self.connection.cursor().execute(sql, values)
 
     def say(self, what: str, **facts: Any) -> None:
         told = History(self.history)
@@ -211,39 +212,25 @@ def copies(
     environment: dict[str, str],
     history: History,
     postgres_server: Postgres,
-    nursery: Nursery,
     tmp_path: Path,
-) -> Callable[[], Any]:
-    """Return a function that copies the delivery's world, for as long as a block lasts."""
-    nursery.empty()
-    original = environment["GATEWAY_DATABASE_URL"].rsplit("/", 1)[1]
+) -> Iterator[Callable[[], Any]]:
+    """Return a function that makes a copy, for as long as a block lasts."""
+    name = environment["GATEWAY_DATABASE_URL"].rsplit("/", 1)[1]
     superuser = postgres_server.superuser_url.replace("+psycopg2", "")
+    connection = psycopg2.connect(superuser.removesuffix("postgres") + name)
 
     @contextmanager
     def made() -> Iterator[Copy]:
-        name = f"{original}_copy"
         root = Path(shutil.copytree(environment["GATEWAY_LANDING_ROOT"], tmp_path / "copy/landing"))
         told = Path(shutil.copy(history.path, tmp_path / "copy/history"))
-        outside = psycopg2.connect(superuser)
-        outside.autocommit = True
-        # Nobody may be connected to the database that is copied.
-        leave = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-        outside.cursor().execute(leave, [original])
-        outside.cursor().execute(f"CREATE DATABASE {name} TEMPLATE {original} OWNER gateway")
-        inside = psycopg2.connect(superuser.removesuffix("postgres") + name)
-        inside.autocommit = True
         # The audit trail's triggers refuse what is done here.
-        inside.cursor().execute("SET session_replication_role = replica")
-        url = local_postgres.url("gateway", "gateway", postgres_server.port, name)
-        yield Copy(
-            root, told, url, lambda sql, *values: inside.cursor().execute(sql, values), *delivery
-        )
-        inside.close()
-        outside.cursor().execute(f"DROP DATABASE {name} WITH (FORCE)")
-        outside.close()
+        connection.cursor().execute("SET LOCAL session_replication_role = replica")
+        yield Copy(root, told, connection, *delivery)
+        connection.rollback()
         shutil.rmtree(tmp_path / "copy")
 
-    return made
+    yield made
+    connection.close()
 
 
 def test_each_kind_of_harm_is_found_for_what_it_is(
@@ -252,26 +239,35 @@ def test_each_kind_of_harm_is_found_for_what_it_is(
     for name, (harm, kinds) in HARMS.items():
         with subtests.test(name), copies() as copy:
             harm(copy)
-            case = Case.read(copy.history, copy.root, copy.url)
+            case = Case(
+                Promises.read(copy.history), Disk.read(copy.root), Ledger.read(copy.connection)
+            )
             assert kinds <= {each.kind for each in case.findings()}
 
 
-def test_an_export_of_the_audit_trail_is_compared_with_the_records(
-    copies: Callable[[], Any], environment: dict[str, str], tmp_path: Path
+def test_the_program_prints_what_it_finds(
+    delivery: tuple[str, str], environment: dict[str, str], history: History
 ) -> None:
-    with copies() as copy:
-        exported = tmp_path / "audit.ndjson"
-        environment |= {"GATEWAY_DATABASE_URL": copy.url}
-        argv = [sys.executable, "-m", "gateway", "audit", "export"]
-        lines = subprocess.run(
-            argv, env={**os.environ, **environment}, cwd=REPOSITORY, capture_output=True, check=True
-        ).stdout.splitlines(keepends=True)
-        cut = {"export-broken", "export-unlike-record", "export-cut-short"}
-        for given, kinds in ((lines, set()), (lines[:1] + lines[2:], cut)):
-            exported.write_bytes(b"".join(given))
-            more = ("--audit-export", str(exported))
-            found = checked(copy.history, copy.root, copy.url, *more)
-            assert {each["kind"] for each in found} == kinds
+    root, url = Path(environment["GATEWAY_LANDING_ROOT"]), environment["GATEWAY_DATABASE_URL"]
+    (root / "notes.txt").write_text("?")
+    finding = {"invariant": "I2", "kind": "stranger", "subject": "notes.txt", "detail": ""}
+    assert checked(history.path, root, url) == [finding]
+
+
+def test_an_export_of_the_audit_trail_is_compared_with_the_records(
+    delivery: tuple[str, str], environment: dict[str, str], history: History, tmp_path: Path
+) -> None:
+    root, url = Path(environment["GATEWAY_LANDING_ROOT"]), environment["GATEWAY_DATABASE_URL"]
+    exported = tmp_path / "audit.ndjson"
+    argv = [sys.executable, "-m", "gateway", "audit", "export"]
+    lines = subprocess.run(
+        argv, env={**os.environ, **environment}, cwd=REPOSITORY, capture_output=True, check=True
+    ).stdout.splitlines(keepends=True)
+    cut = {"export-broken", "export-unlike-record", "export-cut-short"}
+    for given, kinds in ((lines, set()), (lines[:1] + lines[2:], cut)):
+        exported.write_bytes(b"".join(given))
+        found = checked(history.path, root, url, "--audit-export", str(exported))
+        assert {each["kind"] for each in found} == kinds
 
 
 def test_runs_in_airflow_are_compared_with_jobs(
