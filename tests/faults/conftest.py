@@ -52,7 +52,8 @@ def steady(
     tmp_path: Path,
 ) -> Born:
     """A server that nobody harms."""
-    factories.onboard_two(sessions)
+    factories.onboard(sessions, "acme", ("flights",), open_batches=1000, uploads_in_flight=500)
+    factories.onboard(sessions, "globex", ("weather",))
     return nursery.bear(environment, tmp_path)
 
 

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
+RETRIES = 20
 STORED = frozenset({200, 201})
 
 
@@ -118,10 +119,19 @@ class Client:
         )
         return answer
 
+    def store(self, batch: str, name: str, content: bytes) -> None:
+        """Put until it is stored, as a client would: what may be tried again is."""
+        for _ in range(RETRIES):
+            answer = self.put(batch, name, content)
+            if answer.status_code in STORED:
+                return
+            assert answer.json()["retryable"], answer.text
+            time.sleep(0.2)
+        raise AssertionError(answer.text)
+
     def deliver(self, batch: str, name: str, content: bytes) -> None:
         """Store and seal, however often it has been tried before."""
-        stored = self.put(batch, name, content)
-        assert stored.status_code in STORED, stored.text
+        self.store(batch, name, content)
         sealed = self.seal(batch)
         assert sealed.status_code == 202, sealed.text
 

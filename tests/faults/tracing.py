@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-CALL = re.compile(r"^\d+ +(\w+)\((.*)$")
+CALL = re.compile(r"^(\d+) +((\w+)\(.*)$")
 ATTACH_SECONDS = 0.15
 
 
@@ -55,11 +55,14 @@ def traced(
             process.wait(timeout=20)
 
 
+def calls_in(log: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield each call that was begun: its thread, its name, and all of it."""
+    for line in log.read_text(errors="replace").splitlines():
+        found = CALL.match(line)
+        if found is not None:
+            yield found[1], found[3], found[2]
+
+
 def last_call(log: Path) -> str:
     """Return the call at which a process died: name and arguments."""
-    found = ""
-    for line in log.read_text(errors="replace").splitlines():
-        match = CALL.match(line)
-        if match is not None:
-            found = f"{match[1]}({match[2]}"
-    return found
+    return [text for _, _, text in calls_in(log)][-1]
