@@ -60,7 +60,7 @@ def show_capabilities(request: Request, session: web.SessionDep) -> Capabilities
     return Capabilities(
         version=version("ingestion-gateway"),
         time=database.now(session),
-        uploads=["put", "multipart"],
+        uploads=["put", "multipart", "tus"],
         digests=["sha-256"],
         limits=RequestLimits(
             json_body_bytes=web.JSON_BODY_BYTES,

@@ -149,12 +149,18 @@ class ReplayRequest(BaseModel):
 
 
 class FileView(BaseModel):
-    """One file of a batch; ``size_bytes`` and ``sha256`` are known once it is complete."""
+    """One file of a batch; ``size_bytes`` and ``sha256`` are known once it is complete.
+
+    Of a resumable upload, ``received_bytes`` are durable; ``verified_bytes`` have been read again,
+    where the digest of the whole is not known from receiving it.
+    """
 
     name: str
     state: FileState
     size_bytes: int | None
     sha256: str | None
+    received_bytes: int | None = None
+    verified_bytes: int | None = None
     media_type: str | None
     created_at: datetime
     completed_at: datetime | None

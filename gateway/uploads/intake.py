@@ -82,7 +82,8 @@ async def pour(
             _require_within(limit_bytes, total)
             buffer.append(chunk)
             held += len(chunk)
-            if held >= BUFFER_BYTES or len(buffer) >= BUFFER_CHUNKS:
+            # An empty chunk says that nothing follows soon: what is held should not wait for it.
+            if held >= BUFFER_BYTES or len(buffer) >= BUFFER_CHUNKS or (held and not chunk):
                 if writing is not None:
                     await writing
                 writing = asyncio.create_task(_write(intake, sink, buffer))
