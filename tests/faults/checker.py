@@ -28,6 +28,7 @@ from tests.faults import chain
 from tests.faults.evidence import Content, Disk, Ledger, Promises, Row
 
 LIVE = {"open", "sealed"}
+ACTIVE = {"receiving", "verifying"}
 STOOD = {"complete", "error"}
 DOCUMENTS = {"manifest.json", "receipt.jws"}
 
@@ -65,6 +66,7 @@ class Case:
         yield from self.rows()
         yield from self.counters()
         yield from self.leftovers()
+        yield from self.offsets()
         yield from self.seals()
         yield from self.records()
         yield from self.feed()
@@ -148,13 +150,19 @@ class Case:
 
     def leftovers(self) -> Iterator[Finding]:
         """I9, I10: no part without its upload, no upload without an end, nothing set aside wrongly."""
-        uploads = {row["upload"] for row in self.files.values() if row["state"] == "pending"}
-        for part in self.disk.parts:
-            if part not in uploads:
-                yield Finding("I9", "part-of-nobody", part)
-        for (batch, name), row in self.files.items():
-            if row["state"] == "pending" and row["upload"] not in self.disk.parts:
-                yield Finding("I10", "pending-for-ever", f"{batch}/{name}")
+        pending = {
+            row["upload"]: key for key, row in self.files.items() if row["state"] == "pending"
+        }
+        resumable = {row["id"]: row for row in self.ledger.of("upload") if row["state"] in ACTIVE}
+        parts = {resumable[each]["part"] if each in resumable else each for each in pending}
+        compared = {row["part"] for row in resumable.values() if row["is_comparison"]}
+        for part in self.disk.parts.keys() - parts - compared:
+            yield Finding("I9", "part-of-nobody", part)
+        for part in parts - self.disk.parts.keys():
+            yield Finding("I10", "pending-for-ever", part)
+        for upload, row in resumable.items():
+            if upload not in pending and not row["is_comparison"]:
+                yield Finding("I10", "upload-without-file", upload)
         for aside, content in self.disk.quarantine.items():
             batch, nanoseconds, name = aside.split(".", 2)
             told = self.promises.stored.get((batch, name))
@@ -162,6 +170,19 @@ class Case:
                 continue
             if int(nanoseconds) / 1e9 > told["at"]:
                 yield Finding("I1", "acknowledged-set-aside", aside)
+
+    def offsets(self) -> Iterator[Finding]:
+        """I1: what a resumable upload was said to hold it holds; whole, it is a file."""
+        for row in self.ledger.of("upload"):
+            upload, told = row["id"], self.promises.offsets.get(row["id"], 0)
+            if row["state"] in ACTIVE:
+                if row["offset_bytes"] < told:
+                    yield Finding("I1", "acknowledged-offset-lost", upload, str(told))
+                if self.disk.parts.get(row["part"], 0) < row["offset_bytes"]:
+                    yield Finding("I1", "part-too-short", upload, str(row["offset_bytes"]))
+            file = self.files.get((row["batch_id"], row["name"]), {})
+            if row["state"] == "complete" and file.get("state") != "complete":
+                yield Finding("I1", "upload-without-its-file", upload)
 
     def seals(self) -> Iterator[Finding]:
         """I3: a sealed batch has one manifest, one job, one message; an unsealed one none."""

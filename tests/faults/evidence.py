@@ -20,6 +20,7 @@ PLACE = ("client", "project", "batch", "files")
 TABLES = (
     "batch",
     "file",
+    "upload",
     "manifest",
     "job",
     "outbox_message",
@@ -50,11 +51,14 @@ class Promises:
         Acknowledged files that it has not tried to take back since.
     tried
         Every content it ever sent under a name.
+    offsets
+        How far the server said that each resumable upload is.
     """
 
     batches: dict[str, Row] = field(default_factory=dict)
     stored: dict[Key, Row] = field(default_factory=dict)
     tried: dict[Key, set[str]] = field(default_factory=dict)
+    offsets: dict[str, int] = field(default_factory=dict)
     sealed: dict[str, str] = field(default_factory=dict)
     seals_tried: set[str] = field(default_factory=set)
 
@@ -75,6 +79,9 @@ class Promises:
                 self.tried.setdefault(key, set()).add(line["sha256"])
                 if is_stored:
                     self.stored[key] = line
+            case "offset", True:
+                known = self.offsets.get(line["upload"], 0)
+                self.offsets[line["upload"]] = max(known, line["offset_bytes"])
             case "seal", is_sealed:
                 self.seals_tried.add(batch)
                 if is_sealed:
@@ -87,11 +94,11 @@ class Promises:
 
 @dataclass
 class Disk:
-    """The landing zone. What is no regular file has no content."""
+    """The landing zone: parts by their sizes; what is no regular file has no content."""
 
     published: dict[tuple[str, str, str, str], Content | None]
     documents: dict[Key, bytes]
-    parts: list[str]
+    parts: dict[str, int]
     quarantine: dict[str, Content | None]
     strangers: list[str]
 
@@ -110,7 +117,7 @@ class Disk:
                 documents[steps[2], steps[3]] = path.read_bytes()
             else:
                 strangers.append(str(path.relative_to(root)))
-        parts = sorted(each.name for each in _entries(root / ".parts"))
+        parts = {each.name: each.lstat().st_size for each in _entries(root / ".parts")}
         quarantine = {each.name: content_of(each) for each in _entries(root / ".quarantine")}
         return cls(published, documents, parts, quarantine, strangers)
 

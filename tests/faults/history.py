@@ -6,6 +6,7 @@ answered is a second line. Every line is on the disk before the next thing happe
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ from urllib.parse import quote
 import httpx
 
 RETRIES = 20
+TUS = {"Tus-Resumable": "1.0.0"}
+STREAM = {**TUS, "Content-Type": "application/offset+octet-stream"}
 STORED = frozenset({200, 201})
 
 
@@ -38,7 +41,7 @@ class History:
         Parameters
         ----------
         what
-            ``batch``, ``file``, ``seal``, ``delete`` or ``cancel``.
+            ``batch``, ``file``, ``offset``, ``seal``, ``delete`` or ``cancel``.
         status
             The answer's; None says that the request is about to be sent.
         acknowledged
@@ -100,6 +103,51 @@ class Client:
             assert answer.json()["sha256"] == facts["sha256"]
         return answer
 
+    def create_upload(self, batch: str, name: str, content: bytes) -> str:
+        """Begin a resumable upload (tus 1.0.0) and return its path."""
+        facts = facts_of(batch, name, content)
+        self.history.note("file", **facts)
+        told = f"filename {_encoded(name)},sha256 {_encoded(facts['sha256'])}"
+        headers = {**TUS, "Upload-Length": str(len(content)), "Upload-Metadata": told}
+        answer = self.ask("POST", f"/v1/batches/{batch}/uploads", headers=headers)
+        assert answer.status_code == 201, answer.text
+        return answer.headers["location"]
+
+    def offset(self, place: str) -> int:
+        """Ask how far an upload is."""
+        answer = self.ask("HEAD", place, headers=TUS)
+        assert answer.status_code == 200, answer.headers
+        self._note_offset(place, answer)
+        return int(answer.headers["upload-offset"])
+
+    def patch(self, place: str, offset: int, piece: Any, **headers: str) -> httpx.Response:
+        """Append."""
+        stream = {**STREAM, "Upload-Offset": str(offset), **headers}
+        answer = self.ask("PATCH", place, headers=stream, content=piece)
+        if answer.status_code == 204:
+            self._note_offset(place, answer)
+        return answer
+
+    def resume(self, place: str, batch: str, name: str, content: bytes) -> None:
+        """Send what an upload lacks, as often as it takes, until the file is stored."""
+        for _ in range(RETRIES):
+            offset = self.offset(place)
+            answer = self.patch(place, offset, content[offset:])
+            if answer.status_code == 204 and self.offset(place) == len(content):
+                facts = facts_of(batch, name, content)
+                self.history.note("file", status=204, acknowledged=True, **facts)
+                return
+            assert answer.status_code == 204 or answer.json()["retryable"], answer.text
+            time.sleep(0.2)
+        raise AssertionError(answer.text)
+
+    def _note_offset(self, place: str, answer: httpx.Response) -> None:
+        told = {"upload": place.rsplit("/", 1)[1]}
+        offset = int(answer.headers["upload-offset"])
+        self.history.note(
+            "offset", status=answer.status_code, acknowledged=True, offset_bytes=offset, **told
+        )
+
     def seal(self, batch: str) -> httpx.Response:
         self.history.note("seal", batch=batch)
         answer = self.ask("POST", f"/v1/batches/{batch}/seal")
@@ -134,6 +182,10 @@ class Client:
         self.store(batch, name, content)
         sealed = self.seal(batch)
         assert sealed.status_code == 202, sealed.text
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def facts_of(batch: str, name: str, content: bytes) -> dict[str, Any]:

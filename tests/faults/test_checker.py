@@ -44,6 +44,7 @@ class Copy:
     connection: Any
     sealed: str
     open: str
+    upload: str
 
     @property
     def file(self) -> Path:
@@ -180,6 +181,20 @@ HARMS: dict[str, tuple[Callable[[Copy], object], set[str]]] = {
         ),
         {"head-elsewhere"},
     ),
+    "an offset taken back": (
+        lambda c: c.execute("UPDATE upload SET offset_bytes = 1 WHERE state = 'receiving'"),
+        {"acknowledged-offset-lost"},
+    ),
+    "a part cut": (lambda c: os.truncate(c.root / ".parts" / c.upload, 1), {"part-too-short"}),
+    "a part lost": (lambda c: (c.root / ".parts" / c.upload).unlink(), {"pending-for-ever"}),
+    "an upload without its row": (
+        lambda c: c.execute("DELETE FROM file WHERE state = 'pending'"),
+        {"upload-without-file", "part-of-nobody"},
+    ),
+    "a whole upload without its file": (
+        lambda c: c.execute("UPDATE upload SET state = 'complete'"),
+        {"upload-without-its-file"},
+    ),
     "an event lost": (
         lambda c: c.execute("DELETE FROM event WHERE number = 2"),
         {"feed-with-gaps"},
@@ -188,8 +203,8 @@ HARMS: dict[str, tuple[Callable[[Copy], object], set[str]]] = {
 
 
 @pytest.fixture
-def delivery(acme: Client, services: Services) -> tuple[str, str]:
-    """A sealed batch with its documents, and an open one with a file."""
+def delivery(acme: Client, services: Services) -> tuple[str, str, str]:
+    """A sealed batch with its documents, and an open one with a file and half another."""
     sealed, still_open = acme.batch("sealed"), acme.batch("open")
     acme.deliver(sealed, "a.csv", CONTENT)
     acme.put(still_open, "b.csv", OTHER)
@@ -199,16 +214,20 @@ def delivery(acme: Client, services: Services) -> tuple[str, str]:
         batch = session.get_one(Batch, sealed)
         found = session.scalars(select(Manifest)).one()
     manifest.place(services.zone, batch, found)
-    return sealed, still_open
+    place = acme.create_upload(still_open, "half.csv", CONTENT)
+    acme.patch(place, 0, CONTENT[:5])
+    return sealed, still_open, place.rsplit("/", 1)[1]
 
 
-def test_a_delivery_that_went_well_has_no_findings(delivery: tuple[str, str], check: Check) -> None:
+def test_a_delivery_that_went_well_has_no_findings(
+    delivery: tuple[str, str, str], check: Check
+) -> None:
     assert check() == []
 
 
 @pytest.fixture
 def copies(
-    delivery: tuple[str, str],
+    delivery: tuple[str, str, str],
     environment: dict[str, str],
     history: History,
     postgres_server: Postgres,
@@ -246,7 +265,7 @@ def test_each_kind_of_harm_is_found_for_what_it_is(
 
 
 def test_the_program_prints_what_it_finds(
-    delivery: tuple[str, str], environment: dict[str, str], history: History
+    delivery: tuple[str, str, str], environment: dict[str, str], history: History
 ) -> None:
     root, url = Path(environment["GATEWAY_LANDING_ROOT"]), environment["GATEWAY_DATABASE_URL"]
     (root / "notes.txt").write_text("?")
@@ -255,7 +274,7 @@ def test_the_program_prints_what_it_finds(
 
 
 def test_an_export_of_the_audit_trail_is_compared_with_the_records(
-    delivery: tuple[str, str], environment: dict[str, str], history: History, tmp_path: Path
+    delivery: tuple[str, str, str], environment: dict[str, str], history: History, tmp_path: Path
 ) -> None:
     root, url = Path(environment["GATEWAY_LANDING_ROOT"]), environment["GATEWAY_DATABASE_URL"]
     exported = tmp_path / "audit.ndjson"
@@ -271,7 +290,7 @@ def test_an_export_of_the_audit_trail_is_compared_with_the_records(
 
 
 def test_runs_in_airflow_are_compared_with_jobs(
-    delivery: tuple[str, str],
+    delivery: tuple[str, str, str],
     environment: dict[str, str],
     history: History,
     services: Services,
