@@ -53,6 +53,9 @@ class Finish:
             A newer request has taken it over.
         BatchSealedError, BatchClosedError, InsufficientStorageError, StorageUnavailableError
         """
+        known_bytes = part.digest().size_bytes
+        if known_bytes < part.size_bytes:
+            self._say(known_bytes)
         stored = part.finish(self._tell)
         if self._upload.sha256 not in {None, stored.sha256}:
             self._drop(part)
@@ -138,6 +141,9 @@ class Finish:
 
     def _tell(self, verified_bytes: int) -> None:
         if time.monotonic() - self._told_at >= TELL_SECONDS:
-            self._told_at = time.monotonic()
-            with self._sessions.begin() as session:
-                tickets.verify(session, self._upload, verified_bytes)
+            self._say(verified_bytes)
+
+    def _say(self, verified_bytes: int) -> None:
+        self._told_at = time.monotonic()
+        with self._sessions.begin() as session:
+            tickets.verify(session, self._upload, verified_bytes)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,14 +19,25 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
 from gateway.batches.model import File
+from gateway.landing.zone import BatchPath
 from gateway.settings import Settings
 from gateway.uploads.model import Upload
 from tests import factories
+from tests.parts import GatewayServer, start_server
 from tests.uploads.sending import Books, Line, Sender, address, eventually, sha256, slug
 
 TUS = {"Tus-Resumable": "1.0.0"}
 STREAM = {**TUS, "Content-Type": "application/offset+octet-stream"}
 CONTENT = b"id,note\n" + b"".join(b"%d,row\n" % number for number in range(2000))
+
+
+@pytest.fixture
+def second(wired: Sender, environment: dict[str, str], tmp_path: Path) -> Iterator[Sender]:
+    """The same sender at another process of the same gateway."""
+    other = start_server(environment, tmp_path)
+    with httpx.Client(base_url=other.url, timeout=30) as speaker:
+        yield Sender(speaker, wired.headers)
+    other.stop()
 
 
 def encoded(value: str | bytes) -> str:
@@ -335,8 +349,6 @@ def test_an_upload_that_rests_too_long_expires_and_is_swept(
 
 
 def age_part(books: Books) -> None:
-    import os
-
     for part in (books.root / ".parts").iterdir():
         os.utime(part, (time.time() - 7200,) * 2)
 
@@ -414,6 +426,84 @@ def test_of_the_same_stretch_sent_twice_at_once_the_bytes_count_once(
         assert patch(wired, place, stands, CONTENT[stands:]).status_code == 204
     assert wired.get(batch).content == CONTENT
     books.check()
+
+
+def test_another_process_goes_on_and_reads_again_what_it_did_not_hash(
+    wired: Sender, second: Sender, books: Books
+) -> None:
+    content = CONTENT * 50
+    batch = wired.batch()
+    place = begun(wired, batch, length=len(content), digest=sha256(content))
+    assert patch(wired, place, 0, content[:500_000]).status_code == 204
+    assert offset(second, place) == 500_000
+    assert patch(second, place, 500_000, content[500_000:]).status_code == 204
+    shown = wired.ask("GET", address(batch, "a.csv")).json()
+    assert (shown["state"], shown["sha256"]) == ("complete", sha256(content))
+    assert shown["verified_bytes"] is not None
+    books.check()
+
+
+def test_what_a_stopped_process_holds_goes_on_without_it(
+    wired: Sender,
+    second: Sender,
+    server: GatewayServer,
+    line: Callable[[], Line],
+    books: Books,
+) -> None:
+    batch = wired.batch()
+    place = begun(wired, batch, digest=sha256(CONTENT))
+    held = line().begin(
+        "PATCH", place, **STREAM, Upload_Offset="0", Content_Length=str(len(CONTENT))
+    )
+    held.send(CONTENT[:7000])
+    eventually(lambda: offset(wired, place) == 7000, 5)
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        held.send(b"x" * 1000)
+        assert offset(second, place) == 7000
+        assert patch(second, place, 7000, CONTENT[7000:]).status_code == 204
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    held.send(b"x" * 1000)
+    assert held.answer()[0] == 409
+    assert wired.get(batch).content == CONTENT
+    books.check()
+
+
+def test_a_whole_upload_that_a_crash_left_before_its_row_is_finished_by_looking(
+    wired: Sender, services: Any, sessions: sessionmaker[Session], books: Books
+) -> None:
+    batch = wired.batch()
+    places = {name: begun(wired, batch, name) for name in ("a.csv", "b.csv")}
+    for name, place in places.items():
+        upload = place.rpartition("/")[2]
+        part = services.zone.resume_part(upload, 0)
+        part.write([CONTENT])
+        stored = part.finish()
+        values = {"offset_bytes": len(CONTENT)}
+        if name == "b.csv":  # it got its name, too
+            values["sha256"] = stored.sha256
+            services.zone.publish(part, BatchPath("acme", "flights", batch), name)
+        part.release()
+        with sessions.begin() as session:
+            session.execute(update(Upload).where(Upload.id == upload).values(values))
+        assert offset(wired, place) == len(CONTENT)
+    assert set(books.rows(batch).values()) == {"complete"}
+    books.check()
+
+
+def test_an_upload_whose_bytes_are_lost_is_gone_and_can_be_begun_again(
+    acme: Sender, books: Books
+) -> None:
+    batch = acme.batch()
+    place = begun(acme, batch)
+    assert patch(acme, place, 0, CONTENT[:10]).status_code == 204
+    for part in (books.root / ".parts").iterdir():
+        part.unlink()
+    assert slug(patch(acme, place, 10, CONTENT[10:])) == "upload-gone"
+    assert acme.ask("HEAD", place, headers=TUS).status_code == 410
+    books.check_nothing(batch)
+    assert patch(acme, begun(acme, batch), 0, CONTENT).status_code == 204
 
 
 def test_pages_of_configured_origins_may_upload(config: Settings) -> None:
