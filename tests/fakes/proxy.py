@@ -7,6 +7,7 @@ comes back. Counts are bytes of the stream, from its beginning.
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import struct
@@ -21,6 +22,7 @@ Way = Literal["up", "down"]
 CHUNK_BYTES = 64 * 1024
 LINGER_NOT = struct.pack("ii", 1, 0)
 TURN_SECONDS = 0.05
+ON_ANSWER = ("drop_answer", "duplicate")
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,19 @@ class Plan:
     Attributes
     ----------
     act
-        ``pass`` lets everything through. ``cut`` ends the connection with a FIN on both sides,
-        ``reset`` with an RST, ``stall`` passes nothing more and says nothing, as a black hole
-        does: once ``after_bytes`` went ``way``. ``drop_answer`` lets the request through and ends
-        the connection when the answer's first bytes come, which nobody sees. ``duplicate`` sends
-        the request once more, on a connection of its own, when its answer begins.
+        ``pass`` lets everything through. Once ``after_bytes`` went ``way``, ``cut`` ends the
+        connection with a FIN on both sides, ``reset`` with an RST, and ``stall`` passes nothing
+        more either way, as a black hole does: the server never hears of it. Once a request had
+        ``after_bytes``, ``drop_answer`` ends the connection when its answer begins, which nobody
+        sees, and ``duplicate`` sends it once more then, on a connection of its own.
     way
         ``up``: counted is what the client sends; ``down``: what the server sends.
     bytes_per_second
         Each way; None is unlimited.
     delay_seconds
         Before each chunk is passed on.
+    stall_seconds
+        After so long the client's side of a stalled connection is reset.
     """
 
     act: Literal["pass", "cut", "reset", "stall", "drop_answer", "duplicate"] = "pass"
@@ -48,6 +52,7 @@ class Plan:
     way: Way = "up"
     bytes_per_second: int | None = None
     delay_seconds: float = 0.0
+    stall_seconds: float = math.inf
 
 
 PASS = Plan()
@@ -142,7 +147,7 @@ class _Line:
         self._target = target
         self._plan = plan
         self._passed: dict[Way, int] = {"up": 0, "down": 0}
-        self._kept: bytearray | None = bytearray()
+        self._request = bytearray()
 
     def run(self, is_closed: threading.Event) -> None:
         """Pass bytes until either side ends, or the plan says so."""
@@ -171,17 +176,27 @@ class _Line:
     def _pass(self, way: Way, chunk: bytes) -> bool:
         """Pass a chunk on. False: the plan's moment has come."""
         plan = self._plan
-        if plan.act == "drop_answer" and way == "down":
-            return False
-        if plan.act == "duplicate":
-            self._keep(way, chunk)
+        if way == "down" and self._is_answer_to_act_on():
+            if plan.act == "drop_answer":
+                return False
+            self._proxy.acted.append(plan)
+            request = bytes(self._request)
+            threading.Thread(target=self._repeat, args=(request,), daemon=True).start()
         if plan.delay_seconds:
             time.sleep(plan.delay_seconds)
         if plan.bytes_per_second:
             time.sleep(len(chunk) / plan.bytes_per_second)
         self._ends[way][1].sendall(chunk)
         self._passed[way] += len(chunk)
+        if way == "down":
+            self._request.clear()
+        elif plan.act in ON_ANSWER:
+            self._request += chunk
         return self._wanted(way) > 0
+
+    def _is_answer_to_act_on(self) -> bool:
+        is_one = self._plan.act in ON_ANSWER and bool(self._request)
+        return is_one and len(self._request) >= self._plan.after_bytes
 
     def _half_close(self, way: Way) -> None:
         with contextlib.suppress(OSError):
@@ -191,8 +206,12 @@ class _Line:
         self._proxy.acted.append(self._plan)
         client, server = self._ends["up"]
         if self._plan.act == "stall":
-            while not is_closed.is_set() and not _has_ended(client):
+            patience = time.monotonic() + self._plan.stall_seconds
+            while time.monotonic() < patience and not (is_closed.is_set() or _has_ended(client)):
                 time.sleep(TURN_SECONDS)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+            client.close()
+            is_closed.wait()  # whoever is behind a black hole hears nothing
         elif self._plan.act == "reset":
             for each in (client, server):
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
@@ -200,15 +219,6 @@ class _Line:
             for way in self._ends:
                 self._half_close(way)
             _drain(client)
-
-    def _keep(self, way: Way, chunk: bytes) -> None:
-        """Remember the request; with the first of its answer, send it again."""
-        if way == "up" and self._kept is not None:
-            self._kept += chunk
-        elif way == "down" and self._kept is not None:
-            request, self._kept = bytes(self._kept), None
-            self._proxy.acted.append(self._plan)
-            threading.Thread(target=self._repeat, args=(request,), daemon=True).start()
 
     def _repeat(self, request: bytes) -> None:
         with contextlib.suppress(OSError):
