@@ -24,7 +24,7 @@ const upload = new Upload(createReadStream(options.path), {
   headers: options.headers,
   metadata: options.metadata,
   uploadSize: size,
-  chunkSize: options.chunkSize,
+  chunkSize: options.chunkSize ?? Infinity,
   retryDelays: options.retryDelays,
   uploadDataDuringCreation: options.uploadDataDuringCreation ?? false,
   overridePatchMethod: options.overridePatchMethod ?? false,
