@@ -12,6 +12,7 @@ from fastapi.security import OAuth2
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import settings
+from gateway.clients.rate import RequestRate
 from gateway.clients.registry import ClientSuspendedError
 from gateway.errors import ForbiddenError, GatewayError
 from gateway.identity import scopes, sessions
@@ -100,6 +101,7 @@ class Access:
         self.directory = directory
         self._keys = keys
         self.membership = Membership(directory, config.ldap.cache_seconds)
+        self.rate = RequestRate(database)
 
     def principal(self, token: str) -> Principal:
         """Return who a token stands for, with the rights of this moment.
@@ -193,7 +195,10 @@ def _caller(request: Request, authorization: Annotated[str | None, Security(_sch
     if given is None:
         raise NotAuthenticatedError
     access: Access = request.app.state.access
-    return access.principal(given.group(1))
+    caller = access.principal(given.group(1))
+    if caller.client is not None:
+        access.rate.take(caller.client)
+    return caller
 
 
 def requires(*needed: str, of_a_client: bool = False) -> Any:
