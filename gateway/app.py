@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 import gateway.admin.api
 import gateway.batches.api
@@ -16,6 +17,7 @@ import gateway.events.api
 import gateway.identity.api
 import gateway.jobs.api
 import gateway.uploads.api
+import gateway.uploads.tus
 from gateway import bootstrap, settings, web
 from gateway.errors import InvalidRequestError
 from gateway.identity import access, scopes
@@ -25,8 +27,41 @@ DOORS = (
     gateway.identity.api,
     gateway.batches.api,
     gateway.uploads.api,
+    gateway.uploads.tus,
     gateway.jobs.api,
     gateway.admin.api,
+)
+
+
+# What a page's uploads need besides what every page may send and read (tus 1.0.0; RFC 9530).
+ALLOWED_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Content-Digest",
+    "Idempotency-Key",
+    "Repr-Digest",
+    "Tus-Resumable",
+    "Upload-Checksum",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
+    "X-HTTP-Method-Override",
+    "X-Requested-With",
+)
+EXPOSED_HEADERS = (
+    "Location",
+    "Repr-Digest",
+    "Retry-After",
+    "Tus-Checksum-Algorithm",
+    "Tus-Extension",
+    "Tus-Max-Size",
+    "Tus-Resumable",
+    "Tus-Version",
+    "Upload-Expires",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
+    "X-Request-ID",
 )
 
 
@@ -68,9 +103,24 @@ def create_app(config: Settings) -> FastAPI:
     # The feed lies below the room that knows callers, so it is told here who may read.
     reader = access.requires(scopes.BATCHES_READ, of_a_client=True)
     app.include_router(gateway.events.api.router_for(reader, *gateway.jobs.api.REFUSALS))
+    _allow_origins(app, config.server.cors_origins)
     web.install(app, idle_seconds=config.server.body_idle_seconds)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
+
+
+def _allow_origins(app: FastAPI, listed: str) -> None:
+    """Let pages of these origins call the API with their token, and read what tus tells them."""
+    origins = [each.strip() for each in listed.split(",") if each.strip()]
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
+            max_age=600,
+        )
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

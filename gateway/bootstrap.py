@@ -18,6 +18,7 @@ from gateway.identity.tokens import KeyRing
 from gateway.landing.disk import DiskZone
 from gateway.landing.zone import Zone
 from gateway.settings import Settings, SettingsError
+from gateway.uploads.switchboard import Switchboard
 
 if TYPE_CHECKING:
     from gateway.dispatch.airflow_api import AirflowApi
@@ -35,6 +36,7 @@ class Services:
     keys: KeyRing
     access: Access
     writers: ThreadPoolExecutor
+    switchboard: Switchboard
 
     @cached_property
     def airflow_api(self) -> AirflowApi:
@@ -77,6 +79,7 @@ def build(config: Settings) -> Services:
         keys=keys,
         access=Access(config, sessions, directory, keys),
         writers=ThreadPoolExecutor(config.landing.writers, thread_name_prefix="writer"),
+        switchboard=Switchboard(),
     )
 
 

@@ -111,6 +111,14 @@ class Batches(_Section):
     idempotency_seconds: int = Field(86_400, ge=60)
 
 
+class Uploads(_Section):
+    """Resumable uploads."""
+
+    idle_seconds: int = Field(
+        86_400, ge=5, description="an upload that rests for longer has expired"
+    )
+
+
 class Server(_Section):
     """The HTTP server."""
 
@@ -119,6 +127,9 @@ class Server(_Section):
     workers: int = Field(1, ge=1, le=64)
     json_body_bytes: int = Field(1024**2, ge=1024)
     body_idle_seconds: float = Field(30.0, gt=0, description="a body silent for longer is dropped")
+    cors_origins: str = Field(
+        "", description="comma-separated origins whose pages may call the API, or nothing"
+    )
     trusted_proxies: str = Field("", description="comma-separated addresses whose X-Forwarded-For")
 
 
@@ -151,6 +162,7 @@ class Settings(_Section):
     landing: Landing
     airflow: Airflow
     batches: Batches = Batches()
+    uploads: Uploads = Uploads()
     server: Server = Server()
     worker: Worker = Worker()
     log: Log = Log()

@@ -63,7 +63,10 @@ class Batch(Base):
 
 
 class File(Base):
-    """One file of a batch. ``upload`` names the attempt that owns a pending row (fencing)."""
+    """One file of a batch. ``upload`` names the attempt that owns a pending row (fencing).
+
+    ``received_bytes`` and ``verified_bytes`` tell how far a resumable upload has come.
+    """
 
     __tablename__ = "file"
     __table_args__ = (
@@ -84,6 +87,8 @@ class File(Base):
     reserved_bytes: Mapped[int] = mapped_column(BigInteger)
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     sha256: Mapped[str | None]
+    received_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    verified_bytes: Mapped[int | None] = mapped_column(BigInteger)
     media_type: Mapped[str | None]
     created_by: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -149,12 +149,18 @@ class ReplayRequest(BaseModel):
 
 
 class FileView(BaseModel):
-    """One file of a batch; ``size_bytes`` and ``sha256`` are known once it is complete."""
+    """One file of a batch; ``size_bytes`` and ``sha256`` are known once it is complete.
+
+    Of a resumable upload, ``received_bytes`` are durable; ``verified_bytes`` have been read again,
+    where the digest of the whole is not known from receiving it.
+    """
 
     name: str
     state: FileState
     size_bytes: int | None
     sha256: str | None
+    received_bytes: int | None = None
+    verified_bytes: int | None = None
     media_type: str | None
     created_at: datetime
     completed_at: datetime | None
@@ -236,7 +242,11 @@ class ProjectView(BaseModel):
 
 
 class LimitsView(BaseModel):
-    """What the client may deliver; sizes in bytes."""
+    """What may be delivered to a project; sizes in bytes.
+
+    ``open_batches``, ``uploads_in_flight`` and ``bytes_per_day`` (by UTC; null: any number) hold
+    for the client's projects together too, ``requests_per_second`` for these alone.
+    """
 
     file_bytes: int
     batch_bytes: int
@@ -244,6 +254,7 @@ class LimitsView(BaseModel):
     open_batches: int
     uploads_in_flight: int
     requests_per_second: int
+    bytes_per_day: int | None
 
 
 class ProjectPage(BaseModel):

@@ -145,7 +145,7 @@ def _locked(session: Session, name: str) -> Client:
 
 def _require_slot(session: Session, client: str, slots: int, is_receiving: IsReceiving) -> None:
     query = (
-        select(FILE.c.upload, FILE.c.batch_id, FILE.c.name, BATCH.c.project)
+        select(FILE.c.upload, FILE.c.batch_id, FILE.c.name, BATCH.c.project, rows.IS_RESUMABLE)
         .join(BATCH, BATCH.c.id == FILE.c.batch_id)
         .where(BATCH.c.client == client, BATCH.c.state == "open", FILE.c.state == "pending")
     )
@@ -155,7 +155,8 @@ def _require_slot(session: Session, client: str, slots: int, is_receiving: IsRec
     # What a crash left is no upload any more.
     places = [BatchPath(client, row.project, row.batch_id) for row in pending]
     moving = zip(pending, places, strict=True)
-    if sum(is_receiving(row.upload, place, row.name) for row, place in moving) >= slots:
+    held = (row.is_resumable or is_receiving(row.upload, place, row.name) for row, place in moving)
+    if sum(held) >= slots:
         raise QuotaExceededError("As many uploads are under way as you may have at a time.")
 
 

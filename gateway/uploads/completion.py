@@ -129,6 +129,7 @@ def expire_pending(
         )
         .join(Batch, Batch.id == File.batch_id)
         .where(File.state == "pending", File.created_at < func.clock_timestamp() - age)
+        .where(~rows.IS_RESUMABLE.element)
         .order_by(File.created_at)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Batch, key_share=True)

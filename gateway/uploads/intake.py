@@ -18,12 +18,11 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway.errors import TooLargeError
-from gateway.landing.zone import Zone
+from gateway.landing.zone import Chunk, Zone
 
 BUFFER_BYTES = 1024**2
 # A sender of crumbs must not make a buffer of a million objects.
 BUFFER_CHUNKS = 1024
-Chunk = bytes | bytearray
 Result = TypeVar("Result")
 
 
@@ -83,7 +82,8 @@ async def pour(
             _require_within(limit_bytes, total)
             buffer.append(chunk)
             held += len(chunk)
-            if held >= BUFFER_BYTES or len(buffer) >= BUFFER_CHUNKS:
+            # An empty chunk says that nothing follows soon: what is held should not wait for it.
+            if held >= BUFFER_BYTES or len(buffer) >= BUFFER_CHUNKS or (held and not chunk):
                 if writing is not None:
                     await writing
                 writing = asyncio.create_task(_write(intake, sink, buffer))

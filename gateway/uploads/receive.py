@@ -19,11 +19,11 @@ from gateway.batches.model import File
 from gateway.errors import GatewayError, InvalidRequestError, TooLargeError
 from gateway.identity.access import Principal
 from gateway.landing.names import FileName
-from gateway.landing.zone import NameTakenError, Part, Stored, Zone
-from gateway.uploads import admission, completion, digests
-from gateway.uploads.admission import FileExistsAlreadyError, Known, UploadConflictError
+from gateway.landing.zone import Chunk, Part, Stored, Zone
+from gateway.uploads import admission, completion, digests, publishing
+from gateway.uploads.admission import FileExistsAlreadyError, Known
 from gateway.uploads.digests import DigestMismatchError
-from gateway.uploads.intake import Chunk, Intake, pour
+from gateway.uploads.intake import Intake, pour
 from gateway.uploads.rows import Admission
 
 log = logs.get("uploads")
@@ -160,7 +160,8 @@ class _Landing:
         self.part.write(tail)
         stored = self.part.finish()
         self._announced.check(stored)
-        self._publish(stored)
+        sessions, zone = self._intake.sessions, self._intake.zone
+        publishing.publish(sessions, zone, self.admitted, self.part, stored)
         with self._intake.sessions.begin() as session:
             file = completion.complete(session, self._principal, self.admitted, stored)
         self.part.abort()
@@ -180,34 +181,6 @@ class _Landing:
             log.warning("reservation_kept", upload=self.admitted.upload, kind=kind)
         finally:
             self.part.abort()
-
-    def _publish(self, stored: Stored) -> None:
-        try:
-            self._intake.zone.publish(self.part, self.admitted.batch, self.admitted.name)
-        except NameTakenError:
-            self._settle_orphan(stored)
-
-    def _settle_orphan(self, stored: Stored) -> None:
-        """Deal with a published file that no row acknowledges: what a crash left behind.
-
-        The same bytes are adopted. Others are set aside, never deleted.
-        """
-        zone, place, name = self._intake.zone, self.admitted.batch, self.admitted.name
-        with self._intake.sessions.begin() as session:
-            completion.require_mine(session, self.admitted)
-        if zone.adopt(place, name, stored):
-            log.info("orphan_adopted", upload=self.admitted.upload)
-            return
-        with self._intake.sessions.begin() as session:
-            # The lock makes sure that no other upload's file is acknowledged meanwhile.
-            completion.require_mine(session, self.admitted)
-            with contextlib.suppress(FileNotFoundError):
-                zone.quarantine(place, name)
-                log.warning("orphan_quarantined", upload=self.admitted.upload)
-        try:
-            zone.publish(self.part, place, name)
-        except NameTakenError:
-            raise UploadConflictError from None
 
 
 def _check_stands(zone: Zone, known: Known) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import RowMapping, Table, func, insert, select, update
+from sqlalchemy import RowMapping, Table, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from gateway.audit import trail
@@ -17,9 +17,14 @@ from gateway.batches.model import Batch, File
 from gateway.events import feed
 from gateway.landing.names import FileName
 from gateway.landing.zone import BatchPath
+from gateway.uploads.model import ACTIVE, Upload
 
 FILE = cast("Table", File.__table__)
 BATCH = cast("Table", Batch.__table__)
+# A pending file whose upload goes on in a later request: it lives until it expires.
+IS_RESUMABLE = (
+    exists().where(Upload.id == FILE.c.upload, Upload.state.in_(ACTIVE)).label("is_resumable")
+)
 
 
 @dataclass(frozen=True, slots=True)
