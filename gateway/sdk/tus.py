@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import httpx
@@ -21,7 +21,7 @@ from gateway.sdk.client import GatewayClient
 from gateway.sdk.files import LocalFile, OnSent
 from gateway.sdk.problems import DIGEST_MISMATCH, GatewayProblem
 from gateway.sdk.records import BatchFile
-from gateway.sdk.transport import Exchange, v1
+from gateway.sdk.transport import Exchange, Patience, v1
 
 VERSION = "1.0.0"
 PIECE_BYTES = 64 * 1024 * 1024
@@ -71,123 +71,114 @@ def send(
         gateway,
         batch_id,
         file,
-        upload=upload,
+        id=upload if _UPLOAD.fullmatch(upload) else "",
         on_upload=on_upload or (lambda _: None),
         on_sent=on_sent or (lambda _: None),
         piece_bytes=piece_bytes,
+        patience=gateway.transport.patience(),
     )
     return sending.run()
 
 
+@dataclass
 class _Upload:
-    """One file on its way."""
+    """One file on its way; without ``id`` it has to begin, without ``offset`` to ask for it."""
 
-    def __init__(
-        self,
-        gateway: GatewayClient,
-        batch_id: str,
-        file: LocalFile,
-        *,
-        upload: str,
-        on_upload: OnUpload,
-        on_sent: OnSent,
-        piece_bytes: int,
-    ) -> None:
-        self._gateway = gateway
-        self._batch = batch_id
-        self._file = file
-        self._id = upload if _UPLOAD.fullmatch(upload) else ""
-        self._offset: int | None = None
-        self._on_upload = on_upload
-        self._on_sent = on_sent
-        self._piece_bytes = piece_bytes
-        self._patience = gateway.transport.patience()
-        self._furthest = 0
-        self._beginnings = 0
-        self._is_lost = False
-        self._poll_seconds = _FIRST_POLL_SECONDS
-        self._waited_seconds = 0.0
-        self._verified_bytes = 0
-        self._stored: BatchFile | None = None
+    gateway: GatewayClient
+    batch: str
+    file: LocalFile
+    id: str
+    on_upload: OnUpload
+    on_sent: OnSent
+    piece_bytes: int
+    patience: Patience
+    offset: int | None = None
+    furthest: int = 0
+    beginnings: int = 0
+    is_lost: bool = False
+    poll_seconds: float = _FIRST_POLL_SECONDS
+    waited_seconds: float = 0.0
+    verified_bytes: int = 0
+    stored: BatchFile | None = None
 
     def run(self) -> BatchFile:
         """Take one step after another until the file is stored."""
-        while self._stored is None:
-            self._gateway.transport.check()
+        while self.stored is None:
+            self.gateway.transport.check()
             try:
                 self._step()
             except GatewayProblem as problem:
                 self._bear(problem)
-        return self._stored
+        return self.stored
 
     def _step(self) -> None:
-        if not self._id:
+        if not self.id:
             self._begin()
-        elif self._offset is None:
+        elif self.offset is None:
             self._ask()
-        elif self._offset < self._file.size_bytes:
-            self._patch(self._offset)
+        elif self.offset < self.file.size_bytes:
+            self._patch(self.offset)
         else:
             self._confirm()
 
     def _begin(self) -> None:
-        files.check_unchanged(self._file)
-        if self._is_lost and self._is_complete(self._look()):
+        files.check_unchanged(self.file)
+        if self.is_lost and self._is_complete(self._look()):
             return  # by what was lost from sight
-        if self._beginnings == BEGINNINGS:
-            raise records.unexpected(f"it lost the upload of {self._file.name} again and again")
+        if self.beginnings == BEGINNINGS:
+            raise records.unexpected(f"it lost the upload of {self.file.name} again and again")
         try:
-            self._id = self._create()
+            self.id = self._create()
         except GatewayProblem as problem:
             if problem.slug == "file-exists" and self._is_complete(self._look()):
                 return  # by somebody else
             raise
-        self._furthest = 0
-        self._on_upload(self._id)
+        self.beginnings += 1
+        self.furthest = 0
+        self.on_upload(self.id)
         self._arrive(0)
 
     def _create(self) -> str:
-        self._beginnings += 1
         headers = {
-            "Upload-Length": str(self._file.size_bytes),
-            "Upload-Metadata": _metadata(filename=self._file.name, sha256=self._file.sha256),
+            "Upload-Length": str(self.file.size_bytes),
+            "Upload-Metadata": _metadata(filename=self.file.name, sha256=self.file.sha256),
         }
-        response = self._exchange("POST", v1("batches", self._batch, "uploads"), headers)
+        response = self._exchange("POST", v1("batches", self.batch, "uploads"), headers)
         found = str(response.headers.get("Location", "")).rstrip("/").rpartition("/")[2]
         if not _UPLOAD.fullmatch(found):
             raise records.unexpected("it names no upload")
         return found
 
     def _ask(self) -> None:
-        response = self._exchange("HEAD", v1("uploads", self._id), {})
-        if _number(response, "Upload-Length") == self._file.size_bytes:
+        response = self._exchange("HEAD", v1("uploads", self.id), {})
+        if _number(response, "Upload-Length") == self.file.size_bytes:
             self._arrive(_number(response, "Upload-Offset"))
         else:
             self._forget()
 
     def _patch(self, offset: int) -> None:
-        size_bytes = min(self._piece_bytes, self._file.size_bytes - offset)
+        size_bytes = min(self.piece_bytes, self.file.size_bytes - offset)
         headers = {
             "Content-Type": "application/offset+octet-stream",
             "Content-Length": str(size_bytes),
             "Upload-Offset": str(offset),
         }
         stop = offset + size_bytes
-        body = partial(files.read_chunks, self._file, self._on_sent, offset, stop)
-        response = self._exchange("PATCH", v1("uploads", self._id), headers, body)
+        body = partial(files.read_chunks, self.file, self.on_sent, offset, stop)
+        response = self._exchange("PATCH", v1("uploads", self.id), headers, body)
         reached = _number(response, "Upload-Offset")
         if reached <= offset:
             raise records.unexpected(f"it took nothing at {offset}")
         self._arrive(reached)
 
     def _arrive(self, offset: int) -> None:
-        if offset > self._file.size_bytes:
-            raise records.unexpected(f"it holds {offset} bytes of {self._file.size_bytes}")
-        self._offset = offset
-        if offset > self._furthest:
-            self._furthest = offset
-            self._patience.renew()
-        self._on_sent(offset)
+        if offset > self.file.size_bytes:
+            raise records.unexpected(f"it holds {offset} bytes of {self.file.size_bytes}")
+        self.offset = offset
+        if offset > self.furthest:
+            self.furthest = offset
+            self.patience.renew()
+        self.on_sent(offset)
 
     def _confirm(self) -> None:
         """See whether the gateway has verified the file that has arrived.
@@ -201,25 +192,25 @@ class _Upload:
         if self._is_complete(held):
             return
         if held is None or held.state != "pending":
-            raise _discarded(self._file)
-        if held.verified_bytes > self._verified_bytes:
-            self._verified_bytes, self._waited_seconds = held.verified_bytes, 0.0
+            raise _discarded(self.file)
+        if held.verified_bytes > self.verified_bytes:
+            self.verified_bytes, self.waited_seconds = held.verified_bytes, 0.0
         self._wait()
-        self._offset = None
+        self.offset = None
 
     def _wait(self) -> None:
-        deadline_seconds = self._gateway.transport.policy.deadline_seconds
-        reading_seconds = self._file.size_bytes / _VERIFIED_BYTES_PER_SECOND
-        if self._waited_seconds > deadline_seconds + reading_seconds:
-            raise _unverified(self._file)
-        self._gateway.transport.pause(self._poll_seconds)
-        self._waited_seconds += self._poll_seconds
-        self._poll_seconds = min(_LONGEST_POLL_SECONDS, 1.5 * self._poll_seconds)
+        deadline_seconds = self.gateway.transport.policy.deadline_seconds
+        reading_seconds = self.file.size_bytes / _VERIFIED_BYTES_PER_SECOND
+        if self.waited_seconds > deadline_seconds + reading_seconds:
+            raise _unverified(self.file)
+        self.gateway.transport.pause(self.poll_seconds)
+        self.waited_seconds += self.poll_seconds
+        self.poll_seconds = min(_LONGEST_POLL_SECONDS, 1.5 * self.poll_seconds)
 
     def _look(self) -> BatchFile | None:
-        place = v1("batches", self._batch, "files", self._file.name)
+        place = v1("batches", self.batch, "files", self.file.name)
         try:
-            response = self._gateway.attempt(Exchange("GET", place))
+            response = self.gateway.attempt(Exchange("GET", place))
         except GatewayProblem as problem:
             if problem.status != httpx.codes.NOT_FOUND:
                 raise
@@ -227,12 +218,10 @@ class _Upload:
         return records.batch_file(records.json_object(response))
 
     def _is_complete(self, held: BatchFile | None) -> bool:
-        if held is None or held.state != "complete":
+        if held is None or held.state != "complete" or held.sha256 != self.file.sha256:
             return False
-        if (held.sha256, held.size_bytes) != (self._file.sha256, self._file.size_bytes):
-            raise records.unexpected(f"{self._file.name} was stored with another digest")
-        self._stored = held
-        self._on_upload("")
+        self.stored = held
+        self.on_upload("")
         return True
 
     def _bear(self, problem: GatewayProblem) -> None:
@@ -243,20 +232,20 @@ class _Upload:
         GatewayProblem
             There is no going on.
         """
-        self._offset = None
+        self.offset = None
         if problem.status == _CHECKSUM_MISMATCH or problem.slug == DIGEST_MISMATCH:
             self._forget()
-        elif self._id and problem.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
+        elif self.id and problem.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
             self._forget()
             return
         elif _is_elsewhere(problem):
             problem = replace(problem, retryable=True)
-        self._patience.bear(problem)
+        self.patience.bear(problem)
 
     def _forget(self) -> None:
-        self._id = ""
-        self._is_lost = True
-        self._on_upload("")
+        self.id = ""
+        self.is_lost = True
+        self.on_upload("")
 
     def _exchange(
         self,
@@ -266,7 +255,7 @@ class _Upload:
         body: Callable[[], Iterable[bytes]] | None = None,
     ) -> httpx.Response:
         headers = {"Tus-Resumable": VERSION, **headers}
-        return self._gateway.attempt(Exchange(method, place, headers=headers, body=body))
+        return self.gateway.attempt(Exchange(method, place, headers=headers, body=body))
 
 
 def _metadata(**words: str) -> str:
@@ -291,7 +280,7 @@ def _discarded(file: LocalFile) -> GatewayProblem:
         DIGEST_MISMATCH,
         _CHECKSUM_MISMATCH,
         "What arrived is not the file that was sent",
-        f"The gateway has discarded {file.name}.",
+        f"The gateway does not hold {file.name} as it is here.",
     )
 
 

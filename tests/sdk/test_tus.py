@@ -123,6 +123,17 @@ def test_what_may_pass_is_tried_again(
     assert fault.times == 0
 
 
+@pytest.mark.parametrize("slug", ["unavailable", "upload-conflict"])
+def test_creation_is_tried_for_as_long_as_anything_else(
+    api: State, gateway: GatewayClient, batch: str, file: LocalFile, slug: str
+) -> None:
+    status = 503 if slug == "unavailable" else 409
+    times = 2 * tus.BEGINNINGS
+    api.faults.append(Fault("POST", ".*/uploads", "refuse", times, status=status, slug=slug))
+    tus.send(gateway, batch, file)
+    assert is_whole(api, batch, file)
+
+
 def test_token_that_lapses_between_pieces_is_renewed(
     api: State, gateway: GatewayClient, batch: str, file: LocalFile
 ) -> None:
@@ -233,6 +244,14 @@ def test_bytes_that_were_altered_on_the_way_are_refused_for_good(
     assert (caught.value.slug, caught.value.status) == ("digest-mismatch", 460)
     assert noted[-1] == ""
     assert not api.contents
+
+
+def test_name_that_somebody_else_gave_to_other_bytes_is_refused(
+    api: State, gateway: GatewayClient, batch: str, file: LocalFile, write: Write
+) -> None:
+    gateway.put_file(batch, files.inspect(write(f"other/{file.name}", b"other")))
+    with pytest.raises(GatewayProblem, match="file-exists"):
+        tus.send(gateway, batch, file)
 
 
 def test_file_that_was_discarded_after_its_arrival_is_a_mismatch(
