@@ -33,12 +33,13 @@ from gateway.jobs.api import REFUSALS, tagged_problems
 from gateway.jobs.reading import as_queued, client_of
 from gateway.landing.names import FileName, InvalidFilenameError, ReservedNameError
 from gateway.landing.zone import BatchPath, InsufficientStorageError
-from gateway.uploads import completion, digests, download
+from gateway.uploads import completion, declaring, digests, download
 from gateway.uploads.admission import (
     DuplicateNameError,
     FileExistsAlreadyError,
     UploadConflictError,
 )
+from gateway.uploads.declaring import DeclaredPage, DeclareRequest
 from gateway.uploads.digests import DigestMismatchError
 from gateway.uploads.download import RangeNotSatisfiableError
 from gateway.uploads.intake import Intake
@@ -212,6 +213,23 @@ async def submit(request: Request, response: Response, principal: Writer) -> Sea
     batch, job = await submitter.submit(media, _length(request), web.body(request))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return SealedView(batch=BatchSummary.of(batch), job=as_queued(job))
+
+
+@router.post(
+    "/v1/batches/{batch_id}/files",
+    openapi_extra=web.documented_body(DeclareRequest),
+    responses=web.problems(
+        *REFUSALS, NotFoundError, BatchClosedError, TooLargeError, UnsupportedMediaError
+    ),
+)
+def declare_files(
+    batch_id: str,
+    principal: Writer,
+    session: web.SessionDep,
+    wanted: Annotated[DeclareRequest, web.json_body(DeclareRequest)],
+) -> DeclaredPage:
+    """Say which of up to 1000 files still have to be sent. Nothing is reserved by asking."""
+    return DeclaredPage(items=declaring.answer(session, principal, batch_id, wanted.files))
 
 
 def _intake(request: Request) -> Intake:

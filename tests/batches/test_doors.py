@@ -145,7 +145,7 @@ def test_another_clients_batch_answers_exactly_as_none(
 
 def test_anybody_may_ask_what_the_gateway_can_do(client: TestClient) -> None:
     found = client.get("/v1").json()
-    assert found["uploads"] == ["put", "multipart"]
+    assert found["uploads"] == ["put", "multipart", "tus"]
     assert found["digests"] == ["sha-256"]
     assert datetime.fromisoformat(found["time"]).tzinfo is not None
     assert found["limits"]["json_body_bytes"] == 1024**2
