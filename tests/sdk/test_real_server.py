@@ -78,7 +78,7 @@ def start(
 
 
 def check_delivered(process: subprocess.Popen[str], books: Books, paths: list[Path]) -> None:
-    output, errors = process.communicate(timeout=90)
+    output, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors
     told = json.loads(output)
     assert told["receipt"]["verified"] is True
@@ -99,6 +99,20 @@ def test_sender_that_was_killed_sends_only_what_is_missing(
     check_delivered(start(), books, paths)
     assert line.passed - before < SIZE - HELD_AT + MIB
     assert list((tmp_path / "state" / "ingestion-gateway").iterdir()) == []
+
+
+def test_line_that_breaks_again_and_again_costs_little(
+    line: Valve, start: Start, books: Books, paths: list[Path]
+) -> None:
+    line.close_after(3 * MIB)
+    sender = start()
+    for _ in range(5):
+        eventually(line.is_closed, 60)
+        line.cut()
+        line.close_after(3 * MIB)
+    line.open()
+    check_delivered(sender, books, paths)
+    assert line.passed < SIZE + 2 * MIB
 
 
 def test_sender_outlives_a_gateway_that_was_killed(

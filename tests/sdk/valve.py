@@ -45,6 +45,14 @@ class Valve:
             self._limit = None
             self._turned.notify_all()
 
+    def cut(self) -> None:
+        """Break every connection off; later ones pass."""
+        cut, self._sockets = self._sockets, []
+        for each in cut:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self.open()
+
     def serve(self) -> None:
         """Take connections until the end."""
         with contextlib.suppress(OSError):
@@ -54,11 +62,10 @@ class Valve:
 
     def end(self) -> None:
         """Cut everything."""
-        self.open()
-        for each in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
 
     def _join(self, inner: socket.socket) -> None:
         with contextlib.suppress(OSError), inner:
