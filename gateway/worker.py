@@ -22,6 +22,7 @@ from gateway import logs
 from gateway.batches import idempotency, ledger
 from gateway.batches.model import Batch
 from gateway.bootstrap import Services
+from gateway.clients import usage
 from gateway.dispatch import cancel, pools, trigger
 from gateway.dispatch.airflow_api import AirflowError, UnavailableError
 from gateway.dispatch.bell import Bell
@@ -245,6 +246,7 @@ def _forget(session: Session, config: Settings) -> None:
     idempotency.purge(session, config.batches.idempotency_seconds)
     signed_in.sweep(session)
     throttle.sweep(session, config.throttle)
+    usage.sweep(session)
 
 
 def _pause_seconds(failures: int) -> float:

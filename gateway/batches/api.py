@@ -76,14 +76,13 @@ def show_capabilities(request: Request, session: web.SessionDep) -> Capabilities
 def list_projects(principal: Reader, session: web.SessionDep) -> ProjectPage:
     """List the caller's projects with their contract and limits."""
     client = session.get_one(Client, client_of(principal))
-    allowed = LimitsView(**asdict(limits.of(client)))
     items = [
         ProjectView(
             name=each.name,
             contract=each.contract,
             on_reject=each.on_reject,
             retention=each.retention,
-            limits=allowed,
+            limits=LimitsView(**asdict(limits.for_project(client, each))),
         )
         for each in registry.projects_of(session, client.name)
     ]

@@ -16,7 +16,7 @@ from gateway.batches import states
 from gateway.batches.model import Batch, File
 from gateway.batches.views import BATCH_ID, BatchRequest
 from gateway.clients import limits, registry
-from gateway.clients.registry import Client
+from gateway.clients.registry import Client, Project
 from gateway.errors import Fault, GatewayError, InvalidRequestError, NotFoundError
 from gateway.identity.access import Principal
 from gateway.jobs import reading
@@ -72,15 +72,14 @@ def open_batch(
     BatchExistsError
         A live batch has this reference.
     QuotaExceededError
-        The client has as many open batches as it may.
+        The client, or the project alone, has as many open batches as it may.
     """
     client = reading.client_of(principal)
     held = _client_locked(session, client)
-    registry.active_project(session, client, wanted.project)
+    project = registry.active_project(session, client, wanted.project)
     _check_superseded(session, client, wanted)
     batch = _inserted(session, principal, client, wanted, batches.open_max_age_seconds)
-    if _open_count(session, client) > limits.of(held).open_batches:
-        raise QuotaExceededError("Seal or cancel an open batch first.")
+    _require_slot(session, held, project)
     states.tell(session, batch, principal.subject, actions.BATCH_CREATED, "created")
     return batch
 
@@ -148,9 +147,17 @@ def _exists_already(session: Session, client: str, wanted: BatchRequest) -> Batc
     return BatchExistsError(headers={"Location": f"/v1/batches/{live}"} if live else {})
 
 
-def _open_count(session: Session, client: str) -> int:
-    query = select(func.count()).where(Batch.client == client, Batch.state == "open")
-    return session.scalar(query) or 0
+def _require_slot(session: Session, client: Client, project: Project) -> None:
+    """Count the open batches, the new one among them."""
+    of_project = func.count().filter(Batch.project == project.name)
+    query = select(func.count(), of_project).where(
+        Batch.client == client.name, Batch.state == "open"
+    )
+    in_all, alone = session.execute(query).one()
+    if in_all > limits.of(client).open_batches:
+        raise QuotaExceededError("Seal or cancel an open batch first.")
+    if alone > limits.for_project(client, project).open_batches:
+        raise QuotaExceededError("Seal or cancel an open batch of this project first.")
 
 
 def find(session: Session, client: str, batch_id: str, *, lock: bool = False) -> Batch:

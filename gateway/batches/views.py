@@ -236,7 +236,11 @@ class ProjectView(BaseModel):
 
 
 class LimitsView(BaseModel):
-    """What the client may deliver; sizes in bytes."""
+    """What may be delivered to a project; sizes in bytes.
+
+    ``open_batches``, ``uploads_in_flight`` and ``bytes_per_day`` (by UTC; null: any number) hold
+    for the client's projects together too, ``requests_per_second`` for these alone.
+    """
 
     file_bytes: int
     batch_bytes: int
@@ -244,6 +248,7 @@ class LimitsView(BaseModel):
     open_batches: int
     uploads_in_flight: int
     requests_per_second: int
+    bytes_per_day: int | None
 
 
 class ProjectPage(BaseModel):

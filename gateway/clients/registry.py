@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, func, select
+from sqlalchemy import CheckConstraint, ForeignKey, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.database import Base
@@ -28,7 +28,7 @@ class Client(Base):
 
 
 class Project(Base):
-    """One feed of a client."""
+    """One feed of a client. ``limits`` are those it has narrower than its client's."""
 
     __tablename__ = "project"
     __table_args__ = (CheckConstraint("state IN ('active', 'gone')", name="state"),)
@@ -42,6 +42,7 @@ class Project(Base):
     retention: Mapped[dict[str, Any]]
     engine: Mapped[str] = mapped_column(default="local")
     load: Mapped[dict[str, Any]]
+    limits: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

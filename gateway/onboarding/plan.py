@@ -56,6 +56,7 @@ def columns(wanted: ProjectSpec) -> dict[str, Any]:
         "retention": wanted.retention.model_dump(),
         "engine": wanted.engine,
         "load": dict(wanted.load),
+        "limits": wanted.limits.given(),
     }
 
 

@@ -20,5 +20,5 @@ def _bytes(value: Any) -> Any:
     return int(found[1]) * _UNITS[found[2] or ""]
 
 
-SizeBytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1, le=2**53)]
+SizeBytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1, le=2**53, strict=True)]
 Retention = Annotated[str, Field(pattern=r"^([1-9][0-9]{0,4}[hd]|forever)$")]

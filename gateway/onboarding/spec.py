@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,11 @@ from gateway.onboarding.quantities import Retention, SizeBytes
 CLIENT_NAME = r"^[a-z][a-z0-9-]{1,30}$"
 PROJECT_NAME = r"^[a-z][a-z0-9_-]{1,62}$"
 _DEFAULTS = Limits()
+# Strict: a `yes` must not silently be one.
+FilesPerBatch = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+OpenBatches = Annotated[int, Field(ge=1, le=100_000, strict=True)]
+UploadsInFlight = Annotated[int, Field(ge=1, le=10_000, strict=True)]
+RequestsPerSecond = Annotated[int, Field(ge=1, le=100_000, strict=True)]
 
 
 class SpecError(GatewayError):
@@ -46,10 +52,26 @@ class LimitsSpec(_Section):
 
     file_bytes: SizeBytes = _DEFAULTS.file_bytes
     batch_bytes: SizeBytes = _DEFAULTS.batch_bytes
-    files_per_batch: int = Field(_DEFAULTS.files_per_batch, ge=1, le=1_000_000)
-    open_batches: int = Field(_DEFAULTS.open_batches, ge=1, le=100_000)
-    uploads_in_flight: int = Field(_DEFAULTS.uploads_in_flight, ge=1, le=10_000)
-    requests_per_second: int = Field(_DEFAULTS.requests_per_second, ge=1, le=100_000)
+    files_per_batch: FilesPerBatch = _DEFAULTS.files_per_batch
+    open_batches: OpenBatches = _DEFAULTS.open_batches
+    uploads_in_flight: UploadsInFlight = _DEFAULTS.uploads_in_flight
+    requests_per_second: RequestsPerSecond = _DEFAULTS.requests_per_second
+    bytes_per_day: SizeBytes | None = _DEFAULTS.bytes_per_day
+
+
+class ProjectLimitsSpec(_Section):
+    """Limits of a project where they are narrower than its client's."""
+
+    file_bytes: SizeBytes | None = None
+    batch_bytes: SizeBytes | None = None
+    files_per_batch: FilesPerBatch | None = None
+    open_batches: OpenBatches | None = None
+    uploads_in_flight: UploadsInFlight | None = None
+    bytes_per_day: SizeBytes | None = None
+
+    def given(self) -> dict[str, int]:
+        """Return those that are there."""
+        return self.model_dump(exclude_none=True)
 
 
 class OnReject(_Section):
@@ -78,6 +100,7 @@ class ProjectSpec(_Section):
     # What the pipeline cannot do yet is refused here, instead of being quietly left out there.
     engine: Literal["local"] = "local"
     load: dict[Literal["postgres"], Literal[False]] = {}
+    limits: ProjectLimitsSpec = ProjectLimitsSpec()
 
 
 class ClientSpec(_Section):
@@ -109,9 +132,19 @@ def parse(document: Any) -> ClientSpec:
             Contract.model_validate(project.contract)
         except ValidationError as error:
             faults += _faults(error, f"projects/{name}/contract/")
+        faults += _wider(spec.limits, name, project.limits)
     if faults:
         raise SpecError(errors=faults)
     return spec
+
+
+def _wider(held: LimitsSpec, name: str, own: ProjectLimitsSpec) -> Iterator[Fault]:
+    """Yield the limits of a project that are above its client's."""
+    for limit, value in own.given().items():
+        most = getattr(held, limit)
+        if most is not None and value > most:
+            detail = f"{value} is more than the client's own {limit}, {most}"
+            yield Fault(f"projects/{name}/limits/{limit}", detail, "above-the-client")
 
 
 def read(path: Path) -> ClientSpec:

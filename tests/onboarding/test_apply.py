@@ -65,6 +65,30 @@ def test_each_difference_is_named_and_carried_out(sessions: sessionmaker[Session
     assert "change project crews: state (bring back)" in run(sessions, wanted())
 
 
+def test_limits_of_a_project_are_planned_applied_and_taken_back(
+    sessions: sessionmaker[Session],
+) -> None:
+    def narrowed(**own: Any) -> spec.ClientSpec:
+        projects = {"flights": {"contract": CONTRACT, "limits": own}}
+        return wanted(projects=projects, limits={"bytes_per_day": "1GiB"})
+
+    run(sessions, narrowed())
+    narrow = narrowed(open_batches=3, bytes_per_day="1MiB")
+    assert run(sessions, narrow) == ["change project flights: limits"]
+    assert run(sessions, narrow) == []
+    with sessions.begin() as session:
+        client = registry.active_client(session, "acme")
+        (project,) = registry.projects_of(session, "acme")
+        assert limits.for_project(client, project).open_batches == 3
+        assert limits.for_project(client, project).bytes_per_day == 1024**2
+        assert limits.of(client).bytes_per_day == 1024**3
+        assert spec.parse(client.spec) == narrow
+    assert run(sessions, narrowed()) == ["change project flights: limits"]
+    with sessions.begin() as session:
+        (project,) = registry.projects_of(session, "acme")
+        assert project.limits == {}
+
+
 def test_a_new_client_asks_for_its_pool_once(sessions: sessionmaker[Session]) -> None:
     run(sessions, wanted())
     run(sessions, wanted(name="Renamed"))

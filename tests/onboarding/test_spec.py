@@ -22,6 +22,10 @@ def document(**changes: Any) -> dict[str, Any]:
     return {**base, **changes}
 
 
+def limited_project(**limits: Any) -> dict[str, Any]:
+    return {"projects": {"flights": {"contract": CONTRACT, "limits": limits}}}
+
+
 def test_sizes_and_defaults_are_understood() -> None:
     parsed = spec.parse(document())
     assert parsed.limits.file_bytes == 50 * 1024**3
@@ -29,6 +33,30 @@ def test_sizes_and_defaults_are_understood() -> None:
     assert parsed.limits.open_batches == 20
     assert parsed.projects["flights"].retention.landing == "90d"
     assert parsed.projects["flights"].on_reject.policy == "reject-rows"
+    assert parsed.limits.bytes_per_day is None
+    assert parsed.projects["flights"].limits.given() == {}
+
+
+def test_a_project_may_have_narrower_limits_of_its_own() -> None:
+    changes = limited_project(file_bytes="50GiB", batch_bytes=1000, bytes_per_day="1 TiB")
+    parsed = spec.parse(document(**changes))
+    given = {"file_bytes": 50 * 1024**3, "batch_bytes": 1000, "bytes_per_day": 1024**4}
+    assert parsed.projects["flights"].limits.given() == given
+    assert spec.parse(parsed.model_dump()) == parsed
+    assert spec.parse(parsed.model_dump(mode="json")) == parsed
+
+
+def test_a_limit_above_the_clients_is_refused_at_its_line(tmp_path: Path) -> None:
+    (tmp_path / "f.odcs.yaml").write_text(yaml.safe_dump(CONTRACT))
+    lines = ["client: acme", "name: Acme", "limits: {bytes_per_day: 1GiB}"]
+    lines += ["projects:", "  flights:", "    contract: f.odcs.yaml"]
+    lines += ["    limits:", "      file_bytes: 1GiB", "      bytes_per_day: 2GiB"]
+    (tmp_path / "acme.yaml").write_text("\n".join(lines))
+    with pytest.raises(SpecError) as refused:
+        spec.read(tmp_path / "acme.yaml")
+    (fault,) = refused.value.errors
+    assert fault.pointer == f"{tmp_path}/acme.yaml:9"
+    assert fault.detail.startswith("projects.flights.limits.bytes_per_day: 2147483648 is more than")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +66,15 @@ def test_sizes_and_defaults_are_understood() -> None:
         ({"client": "../acme"}, "client"),
         ({"limits": {"file_bytes": "lots"}}, "limits/file_bytes"),
         ({"limits": {"file_bites": 1}}, "limits/file_bites"),
+        ({"limits": {"open_batches": True}}, "limits/open_batches"),
+        ({"limits": {"bytes_per_day": 0}}, "limits/bytes_per_day"),
+        (limited_project(file_bytes="lots"), "projects/flights/limits/file_bytes"),
+        (limited_project(open_batches=True), "projects/flights/limits/open_batches"),
+        (limited_project(bytes_per_day=True), "projects/flights/limits/bytes_per_day"),
+        (limited_project(bytes_per_day=0), "projects/flights/limits/bytes_per_day"),
+        (limited_project(requests_per_second=1), "projects/flights/limits/requests_per_second"),
+        (limited_project(batch_bytes=1001), "projects/flights/limits/batch_bytes"),
+        (limited_project(open_batches=21), "projects/flights/limits/open_batches"),
         ({"projects": {}}, "projects"),
         ({"projects": {"a/b": {"contract": CONTRACT}}}, "projects/a/b"),
         ({"projects": {"f": {"contract": CONTRACT, "engine": "spark"}}}, "projects/f/engine"),
