@@ -107,7 +107,7 @@ async def put_file(batch_id: str, name: Name, request: Request, principal: Write
     """
     _refuse_coding(request)
     announced = Announced.of(_headers(request), _length(request))
-    chunks = request.stream()
+    chunks = web.body(request)
     received = await receive(
         _intake(request), principal, batch_id, FileName.parse(name), announced, chunks
     )
@@ -209,7 +209,7 @@ async def submit(request: Request, response: Response, principal: Writer) -> Sea
         _intake(request), principal, state.keys, state.settings.batches, _batch_request
     )
     media = request.headers.get("content-type", "")
-    batch, job = await submitter.submit(media, _length(request), request.stream())
+    batch, job = await submitter.submit(media, _length(request), web.body(request))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return SealedView(batch=BatchSummary.of(batch), job=as_queued(job))
 

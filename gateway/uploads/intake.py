@@ -18,12 +18,11 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway.errors import TooLargeError
-from gateway.landing.zone import Zone
+from gateway.landing.zone import Chunk, Zone
 
 BUFFER_BYTES = 1024**2
 # A sender of crumbs must not make a buffer of a million objects.
 BUFFER_CHUNKS = 1024
-Chunk = bytes | bytearray
 Result = TypeVar("Result")
 
 

@@ -11,6 +11,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.errors import InvalidRequestError, UnsupportedMediaError
+from gateway.landing.zone import Chunk
 
 MAX_BOUNDARY = 70
 # What may come before the first part, and after the last.
@@ -51,7 +52,7 @@ class MultipartReader:
         not taken for a whole one.
     """
 
-    def __init__(self, content_type: str, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, content_type: str, chunks: AsyncIterator[Chunk]) -> None:
         self._chunks = chunks
         self._events: deque[Event] = deque()
         self._headers: dict[str, str] = {}
@@ -83,9 +84,9 @@ class MultipartReader:
             self._feed(chunk)
         return self._events.popleft()
 
-    def _feed(self, chunk: bytes) -> None:
+    def _feed(self, chunk: Chunk) -> None:
         for start in range(0, len(chunk), MARGIN_BYTES):
-            piece = chunk[start : start + MARGIN_BYTES]
+            piece = bytes(chunk[start : start + MARGIN_BYTES])
             was_whole = self._is_whole
             try:
                 self._parser.write(piece)

@@ -19,11 +19,11 @@ from gateway.batches.model import File
 from gateway.errors import GatewayError, InvalidRequestError, TooLargeError
 from gateway.identity.access import Principal
 from gateway.landing.names import FileName
-from gateway.landing.zone import NameTakenError, Part, Stored, Zone
+from gateway.landing.zone import Chunk, NameTakenError, Part, Stored, Zone
 from gateway.uploads import admission, completion, digests
 from gateway.uploads.admission import FileExistsAlreadyError, Known, UploadConflictError
 from gateway.uploads.digests import DigestMismatchError
-from gateway.uploads.intake import Chunk, Intake, pour
+from gateway.uploads.intake import Intake, pour
 from gateway.uploads.rows import Admission
 
 log = logs.get("uploads")

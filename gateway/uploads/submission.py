@@ -16,7 +16,7 @@ from gateway.identity.access import Principal
 from gateway.identity.tokens import KeyRing
 from gateway.jobs.model import Job
 from gateway.landing.names import FileName
-from gateway.landing.zone import BatchPath
+from gateway.landing.zone import BatchPath, Chunk
 from gateway.uploads import admission
 from gateway.uploads.admission import DuplicateNameError
 from gateway.uploads.intake import Intake
@@ -39,7 +39,7 @@ class Submitter:
     parse: Callable[[dict[str, str]], BatchRequest]
 
     async def submit(
-        self, content_type: str, size_bytes: int | None, chunks: AsyncIterator[bytes]
+        self, content_type: str, size_bytes: int | None, chunks: AsyncIterator[Chunk]
     ) -> tuple[Batch, Job]:
         """Create, store and seal.
 
