@@ -20,6 +20,8 @@ from gateway import bootstrap, settings, web
 from gateway.errors import InvalidRequestError
 from gateway.identity import access, scopes
 from gateway.settings import Settings
+from gateway.uploads.intake import intake_of
+from gateway.uploads.quick import QuickPut
 
 DOORS = (
     gateway.identity.api,
@@ -68,6 +70,7 @@ def create_app(config: Settings) -> FastAPI:
     # The feed lies below the room that knows callers, so it is told here who may read.
     reader = access.requires(scopes.BATCHES_READ, of_a_client=True)
     app.include_router(gateway.events.api.router_for(reader, *gateway.jobs.api.REFUSALS))
+    app.add_middleware(QuickPut, access=services.access, intake=intake_of(app.state))
     web.install(app, idle_seconds=config.server.body_idle_seconds)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app

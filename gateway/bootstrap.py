@@ -18,6 +18,7 @@ from gateway.identity.tokens import KeyRing
 from gateway.landing.disk import DiskZone
 from gateway.landing.zone import Zone
 from gateway.settings import Settings, SettingsError
+from gateway.uploads.groups import Groups
 
 if TYPE_CHECKING:
     from gateway.dispatch.airflow_api import AirflowApi
@@ -35,6 +36,7 @@ class Services:
     keys: KeyRing
     access: Access
     writers: ThreadPoolExecutor
+    groups: Groups
 
     @cached_property
     def airflow_api(self) -> AirflowApi:
@@ -49,6 +51,7 @@ class Services:
     def close(self) -> None:
         """Give threads and connections back."""
         self.writers.shutdown(cancel_futures=True)
+        self.groups.close()
         self.directory.close()
         self.engine.dispose()
         self.zone.close()
@@ -68,15 +71,17 @@ def build(config: Settings) -> Services:
     sessions = database.sessions(engine)
     keys = KeyRing.load(config.tokens.keys_dir)
     directory = Directory(config.ldap, config.roles)
+    zone = DiskZone(config.landing.root, config.landing.min_free_bytes)
     return Services(
         settings=config,
         engine=engine,
         sessions=sessions,
-        zone=DiskZone(config.landing.root, config.landing.min_free_bytes),
+        zone=zone,
         directory=directory,
         keys=keys,
         access=Access(config, sessions, directory, keys),
         writers=ThreadPoolExecutor(config.landing.writers, thread_name_prefix="writer"),
+        groups=Groups(sessions, zone),
     )
 
 

@@ -41,7 +41,7 @@ from gateway.uploads.admission import (
 )
 from gateway.uploads.digests import DigestMismatchError
 from gateway.uploads.download import RangeNotSatisfiableError
-from gateway.uploads.intake import Intake
+from gateway.uploads.intake import intake_of
 from gateway.uploads.receive import Announced, receive
 from gateway.uploads.submission import Submitter
 
@@ -109,7 +109,7 @@ async def put_file(batch_id: str, name: Name, request: Request, principal: Write
     announced = Announced.of(_headers(request), _length(request))
     chunks = web.body(request)
     received = await receive(
-        _intake(request), principal, batch_id, FileName.parse(name), announced, chunks
+        intake_of(request.app.state), principal, batch_id, FileName.parse(name), announced, chunks
     )
     view = FileView.of(received.file)
     headers = {
@@ -206,17 +206,12 @@ async def submit(request: Request, response: Response, principal: Writer) -> Sea
     _refuse_coding(request)
     state = request.app.state
     submitter = Submitter(
-        _intake(request), principal, state.keys, state.settings.batches, _batch_request
+        intake_of(request.app.state), principal, state.keys, state.settings.batches, _batch_request
     )
     media = request.headers.get("content-type", "")
     batch, job = await submitter.submit(media, _length(request), web.body(request))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return SealedView(batch=BatchSummary.of(batch), job=as_queued(job))
-
-
-def _intake(request: Request) -> Intake:
-    state = request.app.state
-    return Intake(state.sessions, state.zone, state.writers)
 
 
 def _length(request: Request) -> int | None:
