@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.bench import driving, large, table
+from deploy.bench import driving, large, load, small, table
 from deploy.bench.driving import BLOCK_BYTES, STORE
 from deploy.bench.rounds import Fleet, Results
 from deploy.bench.table import Row
@@ -52,6 +52,13 @@ GROUPS: dict[str, Group] = {
         fleet, source, much.size_bytes, much.rounds, results
     ),
     "streams": lambda fleet, source, much, results: large.eight(
+        fleet, source, much.size_bytes, much.rounds, results
+    ),
+    "small": lambda fleet, _, much, results: small.rates(fleet, much.files, much.rounds, results),
+    "memory": lambda fleet, source, much, results: load.memory(
+        fleet, source, [much.size_bytes, much.huge_bytes], much.rounds, results
+    ),
+    "latency": lambda fleet, source, much, results: load.latency(
         fleet, source, much.size_bytes, much.rounds, results
     ),
 }

@@ -112,7 +112,9 @@ def one(fleet: Fleet, source: Path, size_bytes: int, rounds: int, results: Resul
         BARE: 0.30,
         SHA256: 0.50,
     }
-    rows = [_rate("one file, raw PUT", results, RAW, peer, target) for peer, target in targets.items()]
+    rows = [
+        _rate("one file, raw PUT", results, RAW, peer, target) for peer, target in targets.items()
+    ]
     rows.append(_rate("one file, multipart", results, OUR_FORM, RAW, 0.9))
     rows.append(_rate("one file, tus in 64 MiB PATCHes", results, OUR_TUS, RAW, 0.85))
     rows.append(_cpu(results))
@@ -138,6 +140,4 @@ def _cpu(results: Results) -> Row:
     """Compare CPU time with that of hashing alone; three times as much is the most."""
     mine, hashing = results.of(RAW, "cpu"), results.of(SHA256, "cpu")
     target = round(1 / 3, 3)
-    return compare(
-        "CPU of one raw PUT", "s/GB", mine, hashing, SHA256, target, less_is_better=True
-    )
+    return compare("CPU of one raw PUT", "s/GB", mine, hashing, SHA256, target, less_is_better=True)

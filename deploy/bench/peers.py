@@ -15,7 +15,7 @@ from deploy.bench.install import ENVIRONMENT
 from deploy.bench.servers import Door, Server
 from deploy.local import debian, programs
 from deploy.local.processes import LOOPBACK
-from deploy.local.programs import ROOT, StackError
+from deploy.local.programs import ROOT, StackError, Words
 
 TUSPYSERVER = "tuspyserver"
 TUS_NODE = "@tus/server"
@@ -45,7 +45,7 @@ def _uvicorn(name: str, app: str, **variables: object) -> Iterator[Server]:
     python, port = ENVIRONMENT.python, servers.free_port()
     _require(python, "the peers' Python environment")
     env = servers.environment(FILES_DIR=servers.files_folder(name), **variables)
-    words = [python, "-m", "uvicorn", app, "--host", LOOPBACK, "--port", str(port)]
+    words: Words = [python, "-m", "uvicorn", app, "--host", LOOPBACK, "--port", str(port)]
     with servers.running(name, words, port, env=env, cwd=ROOT) as server:
         yield server
 
@@ -55,7 +55,7 @@ def tus_node() -> Iterator[Server]:
     """Start @tus/server."""
     program, port = install.TUS_SERVER / "tus-server.mjs", servers.free_port()
     _require(install.TUS_SERVER / "node_modules", TUS_NODE)
-    words = [install.NODE, program, str(port), servers.files_folder("tus-node")]
+    words: Words = [install.NODE, program, str(port), servers.files_folder("tus-node")]
     with servers.running("tus-node", words, port, cwd=install.TUS_SERVER) as server:
         yield server
 
@@ -65,7 +65,7 @@ def copyparty() -> Iterator[Server]:
     """Start copyparty with one volume that anyone may write to."""
     port, folder = servers.free_port(), servers.files_folder("copyparty")
     _require(ENVIRONMENT.python, "the peers' Python environment")
-    words = [ENVIRONMENT.python, "-m", "copyparty", "-i", LOOPBACK, "-p", str(port)]
+    words: Words = [ENVIRONMENT.python, "-m", "copyparty", "-i", LOOPBACK, "-p", str(port)]
     words += ["-v", f"{folder}::rw", "-q"]
     with servers.running("copyparty", words, port, cwd=STORE) as server:
         yield server
@@ -97,7 +97,7 @@ def nginx() -> Iterator[Server]:
     address = f"{LOOPBACK}:{port}"
     text = NGINX_CONF.format(store=STORE, user=user, folder=folder, address=address)
     conf.write_text(text)
-    words = [program, "-p", STORE, "-e", STORE / "nginx-error.log", "-c", conf]
+    words: Words = [program, "-p", STORE, "-e", STORE / "nginx-error.log", "-c", conf]
     with servers.running("nginx", words, port, env=_of_debian(program)) as server:
         yield server
 
@@ -117,13 +117,13 @@ Subsystem sftp {sftp_server}
 @contextmanager
 def sshd() -> Iterator[Server]:
     """Start OpenSSH's server with keys of its own."""
-    program, port = install.program("sshd").resolve(), servers.free_port()
+    program, port = install.program("sshd"), servers.free_port()
     _prepare_sshd()
     sftp_server = program.parents[1] / "lib/openssh/sftp-server"
     conf = STORE / "sshd.conf"
     address = f"{LOOPBACK}:{port}"
     conf.write_text(SSHD_CONF.format(store=STORE, address=address, sftp_server=sftp_server))
-    words = [program, "-D", "-e", "-f", conf]
+    words: Words = [program, "-D", "-e", "-f", conf]
     with servers.running("sftp", words, port, env=_of_debian(program)) as server:
         yield server
 
@@ -131,7 +131,7 @@ def sshd() -> Iterator[Server]:
 def _prepare_sshd() -> None:
     for name in ("ssh-host-key", "ssh-user-key"):
         (STORE / name).unlink(missing_ok=True)
-        words = ["-q", "-t", "ed25519", "-N", "", "-f", STORE / name]
+        words: Words = ["-q", "-t", "ed25519", "-N", "", "-f", STORE / name]
         programs.run([install.program("ssh-keygen"), *words], "ssh-keygen failed")
     if getpass.getuser() == "root":
         # What the package's own installation does; an unprivileged sshd needs neither.
@@ -179,7 +179,9 @@ class Put(Door):
 class PutThenPromise(Put):
     """A plain PUT, then ``sha256sum`` and fsync of what was stored."""
 
-    def job(self, source: Path, place: str, names: Sequence[str], size_bytes: int) -> dict[str, Any]:
+    def job(
+        self, source: Path, place: str, names: Sequence[str], size_bytes: int
+    ) -> dict[str, Any]:
         """Return the job with what the server left undone."""
         given = super().job(source, place, names, size_bytes)
         return {**given, "then": str(self.stored(place, names)[0])}
@@ -198,8 +200,22 @@ class Sftp(Door):
         puts = [f"put {source} {path}\n" for path in self.stored(place, names)]
         script.write_text("".join(puts))
         sftp = install.program("sftp")
-        options = ["-q", "-P", str(self.server.port), "-i", STORE / "ssh-user-key", "-b", script]
+        options: Words = [
+            "-q",
+            "-P",
+            str(self.server.port),
+            "-i",
+            STORE / "ssh-user-key",
+            "-b",
+            script,
+        ]
         for each in ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"):
             options += ["-o", each]
-        words = [sftp, "-S", install.program("ssh"), *options, f"{getpass.getuser()}@{LOOPBACK}"]
+        words: Words = [
+            sftp,
+            "-S",
+            install.program("ssh"),
+            *options,
+            f"{getpass.getuser()}@{LOOPBACK}",
+        ]
         return {"kind": "program", "argv": [str(word) for word in words]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import signal
@@ -40,20 +39,13 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of its processes so far, those that have ended included."""
-        times = [each.cpu_times() for each in self._family()]
+        times = [each.cpu_times() for each in self.family()]
         return sum(
             each.user + each.system + each.children_user + each.children_system for each in times
         )
 
-    def rss_bytes(self) -> int:
-        """Return the memory its processes hold at this moment."""
-        total = 0
-        for each in self._family():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                total += each.memory_info().rss
-        return total
-
-    def _family(self) -> list[psutil.Process]:
+    def family(self) -> list[psutil.Process]:
+        """Return its processes."""
         root = psutil.Process(self.process.pid)
         return [root, *root.children(recursive=True)]
 
@@ -144,7 +136,9 @@ class Door(ABC):
         """Remove a place with its files."""
         driving.remove(self.folder(place))
 
-    def job(self, source: Path, place: str, names: Sequence[str], size_bytes: int) -> dict[str, Any]:
+    def job(
+        self, source: Path, place: str, names: Sequence[str], size_bytes: int
+    ) -> dict[str, Any]:
         """Return the job that sends the prepared file under each of the names at once."""
         streams = [as_json(self.requests(place, name, size_bytes)) for name in names]
         return {
@@ -213,7 +207,9 @@ class Tus(Door):
             driving.remove(each)
 
 
-def multipart(name: str, size_bytes: int, fields: Mapping[str, str] | None = None) -> dict[str, Any]:
+def multipart(
+    name: str, size_bytes: int, fields: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return what a multipart request of one file consists of."""
     head = "".join(
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'

@@ -81,9 +81,7 @@ def render(rows: Sequence[Row]) -> str:
     lines = [heads, *([_figure(cell) for cell in _cells(row)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
 
 
 def write(rows: Sequence[Row], path: Path) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from deploy.local import programs
 
 
-def unpack(wanted: Sequence[str], into: Path, *, title: str, unneeded: tuple[str, ...] = ()) -> None:
+def unpack(
+    wanted: Sequence[str], into: Path, *, title: str, unneeded: tuple[str, ...] = ()
+) -> None:
     """Unpack packages, and the libraries they need of what this machine lacks.
 
     Parameters
