@@ -202,6 +202,8 @@ def send_small(
                     ready.unregister(key.fileobj)
                     busy -= 1
     seconds = time.perf_counter() - began
+    for line in lines:
+        line.connection.close()
     return {"seconds": seconds, "latencies": [each for line in lines for each in line.latencies]}
 
 

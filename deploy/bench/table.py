@@ -10,7 +10,6 @@ from pathlib import Path
 
 # What there are of each case: one figure a round, or why there is none.
 Figures = Sequence[float] | str
-RATIO_DIGITS = 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def compare(
     ratio = None
     if mine is not None and other is not None:
         high, low = (other, mine) if less_is_better else (mine, other)
-        ratio = round(high / low, RATIO_DIGITS) if low > 0 else float(high > 0)
+        ratio = high / low if low > 0 else float(high > 0)
     rounds = min(0 if isinstance(each, str) else len(each) for each in (ours, peer))
     return Row(metric, unit, mine, other, peer_name, ratio, target, rounds, "; ".join(notes))
 
