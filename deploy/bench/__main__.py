@@ -6,11 +6,13 @@ and ``BENCH_HUGE_BYTES`` for the second run of memory (8 GiB) choose how much is
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +74,8 @@ def main(names: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     title = "-".join(names) or "uploads"
     try:
-        rows, results = _measured(names or list(GROUPS), Amounts.from_environment())
+        with _only_one():
+            rows, results = _measured(names or list(GROUPS), Amounts.from_environment())
     except (StackError, driving.RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -80,6 +83,19 @@ def main(names: list[str]) -> int:
     results.write(OUTPUT / f"{title}-rounds.json")
     print(f"{table.render(rows)}\n\n  {OUTPUT / title}.json")
     return 0
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    """Refuse to measure beside another measurement of this checkout."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    with (OUTPUT / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = "another benchmark is running"
+            raise StackError(message) from None
+        yield
 
 
 def _measured(names: list[str], much: Amounts) -> tuple[list[Row], Results]:

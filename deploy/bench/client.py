@@ -251,19 +251,19 @@ class _Line:
             self.latencies.append(time.perf_counter() - began)
 
 
-def poll(port: int, request: Request, pause_seconds: float, count: int) -> dict[str, Any]:
-    """Ask the same again and again, with a pause after each answer."""
+def poll(port: int, request: Request, pause_seconds: float, seconds: float) -> dict[str, Any]:
+    """Ask the same again and again for so long, with a pause after each answer."""
     connection = connect(port)
     answers, wire = Answers(connection), request.head()
-    latencies = []
-    for _ in range(count):
-        began = time.perf_counter()
+    latencies: list[float] = []
+    end = time.perf_counter() + seconds
+    while (began := time.perf_counter()) < end:
         connection.sendall(wire)
         status, _, body = answers.next()
         latencies.append(time.perf_counter() - began)
         check(request, status, body)
         time.sleep(pause_seconds)
-    return {"seconds": sum(latencies), "latencies": latencies}
+    return {"seconds": seconds, "latencies": latencies}
 
 
 def hash_alone(source: str) -> dict[str, Any]:
