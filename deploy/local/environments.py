@@ -58,8 +58,8 @@ def main() -> int:
         RUN_DIR.mkdir(exist_ok=True)
         _ensure_tools()
         work: list[Callable[[], object]] = [
-            lambda: _ensure(GATEWAY),
-            lambda: _ensure(AIRFLOW),
+            lambda: ensure(GATEWAY),
+            lambda: ensure(AIRFLOW),
             openldap.ensure,
         ]
         with ThreadPoolExecutor(len(work)) as pool:
@@ -95,7 +95,14 @@ def _ensure_tools() -> None:
     _mark(TOOLS, stamp)
 
 
-def _ensure(environment: Environment) -> None:
+def ensure(environment: Environment) -> None:
+    """Build an environment, unless it is there and its lock has not changed.
+
+    Raises
+    ------
+    StackError
+        It cannot be installed.
+    """
     sources = [environment.lock, *([ROOT / "pyproject.toml"] if environment.editable else [])]
     stamp = _stamp(*sources)
     if _is_current(environment.path, stamp):

@@ -121,9 +121,9 @@ class Journal:
 
     def _note(self, entry: dict[str, Any]) -> None:
         with self._lock:
-            self._apply(entry)
             if self._fd < 0:
                 self._open(os.O_RDWR | os.O_CREAT)
+            self._apply(entry)
             if self._fd >= 0:
                 with self._forgoing():
                     os.write(self._fd, _line(entry))
@@ -140,13 +140,12 @@ class Journal:
         with self._forgoing():
             if flags & os.O_CREAT:
                 self._place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = _opened(self._place, flags)
-            if fd is not None and not _is_ours(fd, self._place):
-                os.close(fd)
+            self._fd = _opened(self._place, flags)
+            if self._fd < 0:
+                return
+            if not _is_ours(self._fd, self._place):
                 raise BlockingIOError("another gateway send of this delivery uses it")
-            if fd is not None:
-                self._fd = fd
-                self._read(self._place.read_bytes())
+            self._read(self._place.read_bytes())
 
     def _read(self, content: bytes) -> None:
         *lines, torn = content.split(b"\n")
@@ -194,12 +193,13 @@ def place_of(*delivery: str) -> Path | None:
     return base / "ingestion-gateway" / f"{key}.jsonl"
 
 
-def _opened(place: Path, flags: int) -> int | None:
+def _opened(place: Path, flags: int) -> int:
+    """Open the file; -1 when it is not there."""
     plain = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
         return os.open(place, flags | plain | os.O_APPEND, 0o600)
     except FileNotFoundError:
-        return None
+        return -1
 
 
 def _is_ours(fd: int, place: Path) -> bool:

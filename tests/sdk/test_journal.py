@@ -157,6 +157,18 @@ def test_second_sender_of_a_delivery_goes_without(
     assert len(warnings) == 1
 
 
+def test_notes_that_turned_up_meanwhile_do_not_hide_newer_ones(place: Path, path: Path) -> None:
+    late = Journal(place)
+    early = Journal(place)
+    file = early.inspect(path)
+    early.note_upload(BATCH, file, "upl_1")
+    early.close()
+    late.note_upload(BATCH, file, "upl_2")
+    assert late.upload(BATCH, file) == "upl_2"
+    late.close()
+    assert Journal(place).upload(BATCH, file) == "upl_2"
+
+
 def test_notes_of_a_killed_sender_are_free(place: Path, path: Path) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; from gateway.sdk.journal import Journal;"

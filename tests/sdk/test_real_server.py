@@ -97,7 +97,7 @@ def test_sender_that_was_killed_sends_only_what_is_missing(
     line.open()
     before = line.passed
     check_delivered(start(), books, paths)
-    assert line.passed - before < SIZE - HELD_AT + MIB
+    assert line.passed - before < SIZE - HELD_AT + 3 * MIB
     assert list((tmp_path / "state" / "ingestion-gateway").iterdir()) == []
 
 
@@ -112,7 +112,8 @@ def test_line_that_breaks_again_and_again_costs_little(
         line.close_after(3 * MIB)
     line.open()
     check_delivered(sender, books, paths)
-    assert line.passed < SIZE + 2 * MIB
+    # What was under way when the line broke is lost with it.
+    assert line.passed < 1.5 * SIZE
 
 
 def test_sender_outlives_a_gateway_that_was_killed(
