@@ -1,4 +1,5 @@
 # Everything a developer runs. PORT_BASE=n moves every port; EXIT=1 ends the demo when it is done.
+# BENCH_ROUNDS, BENCH_BYTES, BENCH_FILES and BENCH_HUGE_BYTES choose how much is measured.
 PYTHON ?= python3.11
 BIN := .run/gateway-env/bin
 PYTEST_ARGS ?=
@@ -8,10 +9,11 @@ AIRFLOW_TESTS ?= $(wildcard tests/pipeline tests/dags tests/auth_manager)
 DEMO := STACK_DIR=$(CURDIR)/.run/demo
 each_stack = if [ -x $(BIN)/python ]; then \
 	$(BIN)/python -m deploy.local $(1) && $(DEMO) $(BIN)/python -m deploy.local $(1); fi
-export PORT_BASE EXIT
+export PORT_BASE EXIT BENCH_ROUNDS BENCH_BYTES BENCH_FILES BENCH_HUGE_BYTES
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-gateway test-airflow lint lock clean bootstrap
+.PHONY: help demo up down test test-gateway test-airflow lint lock clean bootstrap bench \
+	bench-peers bench-large bench-streams bench-small bench-memory bench-latency
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -41,6 +43,15 @@ test-gateway:
 
 test-airflow:
 	PYTHONPATH=airflow:airflow/plugins .run/airflow-env/bin/python -m pytest --rootdir . $(AIRFLOW_TESTS) $(PYTEST_ARGS)
+
+bench: bench-peers ## measure the upload doors beside their peers; deploy/benchmarks.md says how to read it
+	@exec $(BIN)/python -m deploy.bench
+
+bench-large bench-streams bench-small bench-memory bench-latency: bench-peers # one part of it
+	@exec $(BIN)/python -m deploy.bench $(@:bench-%=%)
+
+bench-peers: bootstrap
+	@$(PYTHON) -m deploy.bench.install
 
 lint: bootstrap ## ruff, mypy, import contracts
 	$(BIN)/ruff check

@@ -22,6 +22,8 @@ from gateway import bootstrap, settings, web
 from gateway.errors import InvalidRequestError
 from gateway.identity import access, scopes
 from gateway.settings import Settings
+from gateway.uploads.intake import intake_of
+from gateway.uploads.quick import QuickPut
 
 DOORS = (
     gateway.identity.api,
@@ -104,6 +106,7 @@ def create_app(config: Settings) -> FastAPI:
     reader = access.requires(scopes.BATCHES_READ, of_a_client=True)
     app.include_router(gateway.events.api.router_for(reader, *gateway.jobs.api.REFUSALS))
     _allow_origins(app, config.server.cors_origins)
+    app.add_middleware(QuickPut, access=services.access, intake=intake_of(app.state))
     web.install(app, idle_seconds=config.server.body_idle_seconds)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app

@@ -18,6 +18,7 @@ from gateway.identity.tokens import KeyRing
 from gateway.landing.disk import DiskZone
 from gateway.landing.zone import Zone
 from gateway.settings import Settings, SettingsError
+from gateway.uploads.groups import Groups
 from gateway.uploads.switchboard import Switchboard
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Services:
     keys: KeyRing
     access: Access
     writers: ThreadPoolExecutor
+    groups: Groups
     switchboard: Switchboard
 
     @cached_property
@@ -51,6 +53,7 @@ class Services:
     def close(self) -> None:
         """Give threads and connections back."""
         self.writers.shutdown(cancel_futures=True)
+        self.groups.close()
         self.directory.close()
         self.engine.dispose()
         self.zone.close()
@@ -70,15 +73,17 @@ def build(config: Settings) -> Services:
     sessions = database.sessions(engine)
     keys = KeyRing.load(config.tokens.keys_dir)
     directory = Directory(config.ldap, config.roles)
+    zone = DiskZone(config.landing.root, config.landing.min_free_bytes)
     return Services(
         settings=config,
         engine=engine,
         sessions=sessions,
-        zone=DiskZone(config.landing.root, config.landing.min_free_bytes),
+        zone=zone,
         directory=directory,
         keys=keys,
         access=Access(config, sessions, directory, keys),
         writers=ThreadPoolExecutor(config.landing.writers, thread_name_prefix="writer"),
+        groups=Groups(sessions, zone),
         switchboard=Switchboard(),
     )
 

@@ -6,6 +6,7 @@ and commands own exactly one ``begin()`` each.
 
 from __future__ import annotations
 
+import random
 import select
 import time
 from datetime import datetime
@@ -18,7 +19,6 @@ from sqlalchemy import DateTime, Engine, MetaData, Text, create_engine, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
-from ulid import ULID
 
 from gateway import settings
 
@@ -100,8 +100,17 @@ def sessions(engine: Engine) -> sessionmaker[Session]:
 
 
 def new_id(prefix: str) -> str:
-    """Return an opaque id such as ``bat_01k…``: sortable by time, URL-safe, lower case."""
-    return f"{prefix}_{str(ULID()).lower()}"
+    """Return an opaque id such as ``bat_01k…``: a ULID, sortable by time, URL-safe, lower case.
+
+    Nothing rests on its being hard to guess; the ULID library takes ten times as long.
+    """
+    number = (time.time_ns() // 1_000_000) << 80 | random.getrandbits(80)
+    return f"{prefix}_" + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+
+
+_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
+_SHIFTS = range(120, -1, -10)
 
 
 def now(session: Session) -> datetime:

@@ -59,7 +59,7 @@ def main() -> int:
         _ensure_tools()
         work: list[Callable[[], object]] = [
             _ensure_gateway,
-            lambda: _ensure(AIRFLOW),
+            lambda: ensure(AIRFLOW),
             openldap.ensure,
         ]
         with ThreadPoolExecutor(len(work)) as pool:
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def _ensure_gateway() -> None:
-    _ensure(GATEWAY)
+    ensure(GATEWAY)
     try:
         node.ensure(GATEWAY.path)
     except StackError as error:  # only tests need it, and they ask again
@@ -103,7 +103,14 @@ def _ensure_tools() -> None:
     _mark(TOOLS, stamp)
 
 
-def _ensure(environment: Environment) -> None:
+def ensure(environment: Environment) -> None:
+    """Build an environment, unless it is there and its lock has not changed.
+
+    Raises
+    ------
+    StackError
+        It cannot be installed.
+    """
     sources = [environment.lock, *([ROOT / "pyproject.toml"] if environment.editable else [])]
     stamp = _stamp(*sources)
     if _is_current(environment.path, stamp):

@@ -6,12 +6,10 @@ downloaded and unpacked below ``.run/``: no root needed, and no system service s
 
 from __future__ import annotations
 
-import os
-import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.local import programs
+from deploy.local import debian, programs
 from deploy.local.programs import RUN_DIR, StackError
 
 UNPACKED = RUN_DIR / "openldap"
@@ -56,7 +54,7 @@ def ensure() -> Software:
     try:
         return find()
     except StackError:
-        _unpack()
+        debian.unpack(["slapd"], UNPACKED, title="OpenLDAP", unneeded=UNNEEDED)
     software = find()
     failure = "OpenLDAP was downloaded but does not run"
     programs.run([software.slapd, "-VV"], failure, env=software.environment)
@@ -64,10 +62,6 @@ def ensure() -> Software:
 
 
 def _below(root: Path) -> Software:
-    libraries = [root / "usr/lib" / f"{platform.machine()}-linux-gnu", root / "usr/lib"]
-    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
-    if root != Path("/"):
-        environment["LD_LIBRARY_PATH"] = ":".join(map(str, libraries))
     # slapadd is slapd under another name.
     slapadd = root / "usr/sbin/slapadd"
     return Software(
@@ -75,45 +69,5 @@ def _below(root: Path) -> Software:
         slapadd,
         root / "etc/ldap/schema",
         root / "usr/lib/ldap",
-        environment,
+        debian.environment(root),
     )
-
-
-def _unpack() -> None:
-    UNPACKED.mkdir(parents=True, exist_ok=True)
-    packages = _packages()
-    _apt(["download", *packages], cwd=UNPACKED)
-    for archive in sorted(UNPACKED.glob("*.deb")):
-        unpack: programs.Words = [programs.find("dpkg"), "-x", archive, UNPACKED]
-        programs.run(unpack, "OpenLDAP could not be unpacked")
-        archive.unlink()
-
-
-def _packages() -> list[str]:
-    """Return slapd and what it needs of what this machine lacks."""
-    planned = ["--simulate", "--no-install-recommends", "install", "slapd"]
-    try:
-        answer = _apt(planned)
-    except StackError:
-        _apt(["update"])
-        answer = _apt(planned)
-    names = [line.split()[1] for line in answer.splitlines() if line.startswith("Inst ")]
-    wanted = [name for name in names if name == "slapd" or name.startswith("lib")]
-    return [name for name in wanted if not name.startswith(UNNEEDED)]
-
-
-def _apt(argv: list[str], *, cwd: Path | None = None) -> str:
-    """Run apt with lists and caches of our own, so that no privilege is needed."""
-    state = UNPACKED / "apt"
-    for folder in ("lists/partial", "archives/partial"):
-        (state / folder).mkdir(parents=True, exist_ok=True)
-    options = {
-        "Dir::State::lists": state / "lists",
-        "Dir::Cache": state,
-        "Dir::Log": state,
-        "Debug::NoLocking": 1,
-        "APT::Sandbox::User": "root",
-    }
-    given = [text for name, value in options.items() for text in ("-o", f"{name}={value}")]
-    command = [programs.find("apt-get"), "-qq", *given, *argv]
-    return programs.run(command, "OpenLDAP could not be downloaded", cwd=cwd)

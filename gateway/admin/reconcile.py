@@ -52,16 +52,18 @@ def _published(
 ) -> Iterator[Finding]:
     subject = f"{landed.batch.batch}/{landed.name}"
     with sessions.begin() as session:
-        # Locked: an upload that is about to write its row down waits until this has looked.
+        # Locked: an upload that is about to write its row down waits until this has looked. And
+        # locked first: a statement does not see rows that were written while it waited.
+        mine = (
+            Batch.id == landed.batch.batch,
+            Batch.client == landed.batch.client,
+            Batch.project == landed.batch.project,
+        )
+        session.execute(select(Batch.id).where(*mine).with_for_update(key_share=True))
         query = (
             select(Batch.state, File.state)
             .join(File, (File.batch_id == Batch.id) & (File.name == landed.name), isouter=True)
-            .where(
-                Batch.id == landed.batch.batch,
-                Batch.client == landed.batch.client,
-                Batch.project == landed.batch.project,
-            )
-            .with_for_update(of=Batch, key_share=True)
+            .where(*mine)
         )
         row = session.execute(query).one_or_none()
         if row is not None and row[0] in LIVE and row[1] in {"complete", "pending"}:

@@ -8,6 +8,7 @@ without its record, and two transactions never wait for each other in a circle.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import Any
 
 import rfc8785
 import structlog
-from sqlalchemy import event, insert, select, update
+from sqlalchemy import event, select
 from sqlalchemy.orm import Session, SessionTransaction
 
 from gateway import database
@@ -34,6 +35,7 @@ def record(
     subject: str,
     client: str | None,
     details: dict[str, Any] | None = None,
+    request_id: str | None = None,
 ) -> None:
     """Note who did what to what; it becomes a link of the chain when ``session`` commits.
 
@@ -49,8 +51,11 @@ def record(
         The client concerned; None for the platform's own affairs.
     details
         JSON of the I-JSON subset (integers below 2**53), without secrets.
+    request_id
+        The request that asked for it, where it is not the one that this context works for.
     """
-    context = structlog.contextvars.get_contextvars()
+    if request_id is None:
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
     if not session.in_transaction():
         session.begin()
     session.info.setdefault(_NOTED, []).append(
@@ -60,7 +65,7 @@ def record(
             "subject": subject,
             "client": client,
             "details": details or {},
-            "request_id": context.get("request_id"),
+            "request_id": request_id,
         }
     )
 
@@ -74,9 +79,8 @@ def _link(session: Session) -> None:
         return
     # What was changed must be written before the head is locked.
     session.flush()
-    head = session.execute(select(AuditHead.number, AuditHead.hash).with_for_update()).one()
-    number, last = head.number, head.hash
-    at = database.now(session)
+    connection = session.connection()
+    number, last, at = connection.exec_driver_sql(_LOCK_HEAD).one()
     rows = []
     for entry in noted:
         number += 1
@@ -84,8 +88,23 @@ def _link(session: Session) -> None:
         row["previous_hash"] = last
         last = row["hash"] = digest(row)
         rows.append(row)
-    session.execute(insert(AuditEvent), rows)
-    session.execute(update(AuditHead).values(number=number, hash=last))
+    links = json.dumps(rows, default=_time, ensure_ascii=False)
+    connection.exec_driver_sql(_APPEND, {"links": links, "number": number, "last": last})
+
+
+# The time is taken once the head is locked, so that times go up as numbers do.
+_LOCK_HEAD = """
+SELECT number, hash, clock_timestamp()
+FROM (SELECT number, hash FROM audit_head FOR UPDATE) AS head
+"""
+# However many links there are, they are one document and one round trip.
+_APPEND = """
+INSERT INTO audit_event (number, id, at, actor, action, client, subject, details, request_id,
+    previous_hash, hash)
+SELECT number, id, at, actor, action, client, subject, details, request_id, previous_hash, hash
+FROM json_populate_recordset(NULL::audit_event, %(links)s);
+UPDATE audit_head SET number = %(number)s, hash = %(last)s
+"""
 
 
 @event.listens_for(Session, "after_transaction_create")
@@ -123,7 +142,28 @@ def digest(row: dict[str, Any]) -> str:
     ]
     content = {name: row[name] for name in names}
     content["at"] = _time(row["at"])
-    return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
+    return hashlib.sha256(_canonical(content)).hexdigest()
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    """Return the RFC 8785 form.
+
+    Of text and small integers Python's own encoder, five times as fast, makes the same bytes.
+    """
+    rest = [item for item in content.items() if item[0] != "details"]
+    if all(map(_is_plain, [*rest, *content["details"].items()])):
+        return _encoded(content).encode()
+    return rfc8785.dumps(content)
+
+
+def _is_plain(member: tuple[str, Any]) -> bool:
+    name, value = member
+    is_small = type(value) is int and abs(value) < _BIG
+    return (type(value) is str or value is None or is_small) and name.isascii()
+
+
+_BIG = 2**53
+_encoded = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
 def _time(at: datetime) -> str:

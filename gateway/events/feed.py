@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, func, insert, select
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import BigInteger, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.database import Base, new_id
@@ -44,25 +45,32 @@ def publish(
     data: dict[str, Any],
 ) -> None:
     """Append to a client's feed; readers see it, in its place, once ``session`` commits."""
-    step = (
-        upsert(FeedHead)
-        .values(client=client, last_number=1)
-        .on_conflict_do_update(
-            index_elements=[FeedHead.client], set_={"last_number": FeedHead.last_number + 1}
-        )
-        .returning(FeedHead.last_number)
-    )
-    number = session.execute(step).scalar_one()
-    session.execute(
-        insert(Event).values(
-            client=client,
-            number=number,
-            id=new_id("evt"),
-            type=type,
-            subject=subject,
-            data=data,
-        )
-    )
+    publish_all(session, client=client, events=[{"type": type, "subject": subject, "data": data}])
+
+
+def publish_all(session: Session, *, client: str, events: Iterable[dict[str, Any]]) -> None:
+    """Append many events in this order, each with ``type``, ``subject`` and ``data``."""
+    rows = [{"id": new_id("evt"), **each} for each in events]
+    values = {
+        "client": client,
+        "count": len(rows),
+        "events": json.dumps(rows, ensure_ascii=False),
+    }
+    session.connection().exec_driver_sql(_APPEND, values)
+
+
+# The head's lock is taken and the events are written in one round trip, however many there are.
+_APPEND = """
+WITH head AS (
+    INSERT INTO feed_head (client, last_number) VALUES (%(client)s, %(count)s)
+    ON CONFLICT (client)
+    DO UPDATE SET last_number = feed_head.last_number + excluded.last_number
+    RETURNING last_number - %(count)s AS before
+)
+INSERT INTO event (client, number, id, type, subject, data)
+SELECT %(client)s, before + place, value->>'id', value->>'type', value->>'subject', value->'data'
+FROM head, jsonb_array_elements(%(events)s) WITH ORDINALITY AS each (value, place)
+"""
 
 
 def after(session: Session, client: str, number: int, limit: int) -> list[Event]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ from fastapi.security import OAuth2
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import settings
+from gateway.clients.rate import RequestRate
 from gateway.clients.registry import ClientSuspendedError
 from gateway.errors import ForbiddenError, GatewayError
 from gateway.identity import scopes, sessions
@@ -21,6 +24,12 @@ from gateway.identity.membership import Membership
 from gateway.identity.tokens import InvalidTokenError, KeyRing, family_of
 from gateway.settings import SettingsError
 
+# How long an answer is believed where it is asked for again before anything is acknowledged.
+RECALL_SECONDS = 1.0
+RECALLED_TOKENS = 4096
+
+# In a request's state: it counts to its client's second already.
+COUNTED = "is_counted"
 _BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
 
 
@@ -75,6 +84,16 @@ class Rights:
     grants: scopes.Grants
 
 
+@dataclass(frozen=True, slots=True)
+class _Recalled:
+    """Whom a token stood for, by which account of this name, and until when that is believed."""
+
+    principal: Principal
+    name: str
+    account: Account
+    good_until: float
+
+
 class Access:
     """Turns tokens into principals."""
 
@@ -100,6 +119,8 @@ class Access:
         self.directory = directory
         self._keys = keys
         self.membership = Membership(directory, config.ldap.cache_seconds)
+        self.rate = RequestRate(database)
+        self._recalled: dict[str, _Recalled] = {}
 
     def principal(self, token: str) -> Principal:
         """Return who a token stands for, with the rights of this moment.
@@ -122,7 +143,33 @@ class Access:
         account = self.membership.account(claims["sub"])
         if account is None:
             raise InvalidTokenError
-        return self._now(claims, account, standing.client_state)
+        found = self._now(claims, account, standing.client_state)
+        self._remember(
+            token, _Recalled(found, claims["sub"], account, time.monotonic() + RECALL_SECONDS)
+        )
+        return found
+
+    def recall(self, token: str) -> Principal | None:
+        """Return who a token stood for a moment ago, from memory: None where that is not known.
+
+        Only for callers who ask ``revoked`` too, in the transaction that commits what they do.
+        """
+        seen = self._recalled.get(token)
+        if seen is None or seen.good_until < time.monotonic():
+            return None
+        if seen.principal.expires_at <= time.time():
+            return None
+        is_same = self.membership.recall(seen.name) is seen.account
+        return seen.principal if is_same else None
+
+    def is_known(self, token: str) -> bool:
+        """Say whether a token was good here lately."""
+        return token in self._recalled
+
+    def _remember(self, token: str, seen: _Recalled) -> None:
+        if len(self._recalled) >= RECALLED_TOKENS:
+            self._recalled.clear()
+        self._recalled[token] = seen
 
     def _standing(self, jti: str, client: str | None) -> sessions.Standing:
         # Ended before the directory is asked: no transaction stays open over the network.
@@ -165,6 +212,17 @@ class Access:
         return scopes.grants(account.group_names, roles, states, halted)
 
 
+def revoked(session: Session, principals: Iterable[Principal]) -> frozenset[str]:
+    """Return the ids of those tokens, of the principals', that were revoked."""
+    return sessions.revoked(session, {each.jti: family_of(each.jti) for each in principals})
+
+
+def token_of(authorization: str) -> str | None:
+    """Return the token of an Authorization header, None where there is none."""
+    given = _BEARER.fullmatch(authorization.strip())
+    return None if given is None else given.group(1)
+
+
 # --- for doors --------------------------------------------------------------------------------
 
 _described = {
@@ -189,11 +247,19 @@ _scheme = OAuth2(
 def _caller(request: Request, authorization: Annotated[str | None, Security(_scheme)]) -> Principal:
     if not authorization:
         raise NotAuthenticatedError
-    given = _BEARER.fullmatch(authorization.strip())
-    if given is None:
+    token = token_of(authorization)
+    if token is None:
         raise NotAuthenticatedError
     access: Access = request.app.state.access
-    return access.principal(given.group(1))
+    caller = access.principal(token)
+    if caller.client is not None and not getattr(request.state, COUNTED, False):
+        access.rate.take(caller.client)
+    return caller
+
+
+def is_writer(principal: Principal) -> bool:
+    """Say whether ``Writer`` would let a caller in."""
+    return principal.client is not None and scopes.BATCHES_WRITE in principal.scopes
 
 
 def requires(*needed: str, of_a_client: bool = False) -> Any:

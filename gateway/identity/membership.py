@@ -48,6 +48,11 @@ class Membership:
         finally:
             lane.release()
 
+    def recall(self, name: str) -> Account | None:
+        """Return an account whose groups are known at this moment; never asks the directory."""
+        fresh, account = self._remembered(name)
+        return account if fresh else None
+
     def learn(self, name: str, account: Account | None, asked_at: float) -> None:
         """Remember what the directory was asked at ``asked_at`` on the monotonic clock."""
         if self._fresh_seconds <= 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -49,6 +49,21 @@ _STANDING = select(
     .where(Client.name == bindparam("token_client", type_=Text))
     .scalar_subquery(),
 )
+
+
+def revoked(session: Session, tokens: Mapping[str, str | None]) -> frozenset[str]:
+    """Return which tokens (``jti`` to family) were revoked, themselves or with their family."""
+    families = [family for family in tokens.values() if family is not None]
+    values = {"jtis": list(tokens), "families": families}
+    gone = {row[0] for row in session.connection().exec_driver_sql(_REVOKED, values)}
+    return frozenset(jti for jti, family in tokens.items() if jti in gone or family in gone)
+
+
+_REVOKED = """
+SELECT jti FROM revoked_token WHERE jti = ANY(%(jtis)s)
+UNION ALL
+SELECT id FROM token_family WHERE id = ANY(%(families)s) AND revoked_at IS NOT NULL
+"""
 
 
 def client_states(session: Session, names: Iterable[str]) -> dict[str, str]:

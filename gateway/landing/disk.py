@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 from functools import partial
@@ -18,6 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from gateway.landing import parts, posix
+from gateway.landing.held import Directories, Directory
 from gateway.landing.parts import Part
 from gateway.landing.zone import (
     COMPONENT,
@@ -32,7 +33,10 @@ from gateway.landing.zone import (
 )
 
 PARTS, QUARANTINE = ".parts", ".quarantine"
-_REMEMBERED = 10_000
+# For so long, and for files so small, a look at the free room is believed.
+ROOM_SECONDS = 0.1
+ROOM_SMALL_BYTES = 64 * 1024
+ROOM_PLENTY_BYTES = 1024**3
 
 
 class DiskZone:
@@ -53,11 +57,12 @@ class DiskZone:
 
     def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
         self._min_free_bytes = min_free_bytes
-        self._durable: set[BatchPath] = set()
+        self._has_plenty_until = 0.0
         try:
             self._root = posix.open_directory(str(root))
             self._parts = posix.ensure_directory(PARTS, self._root)
             self._quarantine = posix.ensure_directory(QUARANTINE, self._root)
+            self._files = Directories(self._root)
         except OSError:
             raise StorageUnavailableError("The landing root is not a usable directory.") from None
         devices = {os.fstat(fd).st_dev for fd in (self._root, self._parts, self._quarantine)}
@@ -66,6 +71,7 @@ class DiskZone:
 
     def close(self) -> None:
         """Let go of the directories."""
+        self._files.clear()
         for fd in (self._parts, self._quarantine, self._root):
             os.close(fd)
 
@@ -153,15 +159,32 @@ class DiskZone:
             The name is taken; the part is still there.
         InsufficientStorageError, StorageUnavailableError
         """
-        with posix.failures():
-            try:
+        if self.publish_all([(part, batch, name)]):
+            raise NameTakenError
+
+    def publish_all(self, wanted: Sequence[tuple[Part, BatchPath, str]]) -> set[int]:
+        """Give finished parts their names, durably, with one sync for each directory.
+
+        Returns
+        -------
+        set of int
+            Places in ``wanted`` whose names were taken; these parts are still there.
+
+        Raises
+        ------
+        InsufficientStorageError, StorageUnavailableError
+            Some have their names perhaps, and some have not.
+        """
+        by_batch: dict[BatchPath, list[int]] = {}
+        for place, (_, batch, _name) in enumerate(wanted):
+            by_batch.setdefault(batch, []).append(place)
+        taken: set[int] = set()
+        with posix.required():
+            for batch, places in by_batch.items():
+                named = [(place, wanted[place][0], wanted[place][2]) for place in places]
                 # Gone again means that the batch was removed meanwhile: the caller finds out.
-                if batch in self._durable:
-                    with contextlib.suppress(FileNotFoundError):
-                        return self._publish(part, batch, name, create=False)
-                return self._publish(part, batch, name, create=True)
-            except FileNotFoundError:
-                raise StorageUnavailableError from None
+                taken |= self._publish(batch, named)
+        return taken
 
     def retract(self, part: Part, batch: BatchPath, name: str) -> None:
         """Take a publication back. What has the name and is not this part stays."""
@@ -266,16 +289,11 @@ class DiskZone:
                     with contextlib.suppress(ValueError):
                         yield from self._landed(BatchPath(client, project, batch))
 
-    def _publish(self, part: Part, batch: BatchPath, name: str, *, create: bool) -> None:
-        with self._directory(batch, FILES, create=create) as files:
-            try:
-                posix.rename_without_replacing((part.parent, part.name), (files, name))
-            except FileExistsError:
-                raise NameTakenError from None
-            os.fsync(files)
-        if len(self._durable) >= _REMEMBERED:
-            self._durable.clear()
-        self._durable.add(batch)
+    def _publish(self, batch: BatchPath, named: list[tuple[int, Part, str]]) -> set[int]:
+        try:
+            return _named(self._files.of(batch), named)
+        except FileNotFoundError:
+            return _named(self._files.of(batch), named)
 
     def _set_aside(self, batch: BatchPath, parent: int, name: str) -> str:
         aside = _shortened(f"{batch.batch}.{time.time_ns()}.{name}")
@@ -285,15 +303,19 @@ class DiskZone:
         return aside
 
     def _require_room(self, size_bytes: int) -> None:
+        is_small = size_bytes <= ROOM_SMALL_BYTES
+        if is_small and time.monotonic() < self._has_plenty_until:
+            return
         with posix.required():
             # By its name: of a root that was taken away the descriptor still answers.
             os.close(posix.open_directory(PARTS, self._root))
             room = os.fstatvfs(self._root)
+        spare_bytes = room.f_bavail * room.f_frsize - size_bytes - self._min_free_bytes
         # File systems without a fixed number of files say zero of zero.
-        if room.f_bavail * room.f_frsize - size_bytes < self._min_free_bytes or (
-            room.f_files > 0 and room.f_favail == 0
-        ):
+        if spare_bytes < 0 or (room.f_files > 0 and room.f_favail == 0):
             raise InsufficientStorageError
+        if spare_bytes > ROOM_PLENTY_BYTES:
+            self._has_plenty_until = time.monotonic() + ROOM_SECONDS
 
     def _landed(self, batch: BatchPath) -> Iterator[Landed]:
         passed = contextlib.suppress(FileNotFoundError, NotADirectoryError)
@@ -312,6 +334,18 @@ class DiskZone:
     def _directory(self, batch: BatchPath, *inner: str, create: bool = False) -> Iterator[int]:
         with posix.chain(self._root, [*astuple(batch), *inner], create=create) as fd:
             yield fd
+
+
+def _named(files: Directory, named: list[tuple[int, Part, str]]) -> set[int]:
+    taken = set()
+    for place, part, name in named:
+        try:
+            posix.rename_without_replacing((part.parent, part.name), (files.fd, name))
+        except FileExistsError:
+            taken.add(place)
+    if len(taken) < len(named):
+        os.fsync(files.fd)
+    return taken
 
 
 def _shortened(name: str) -> str:

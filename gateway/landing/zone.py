@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 from gateway.errors import GatewayError, UnavailableError
 
@@ -221,3 +221,14 @@ class Zone(Protocol):
 
     def walk(self) -> Iterator[Landed]:
         """Yield every published file; strangers among the directories are passed over."""
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """What a zone can do besides where many names cost little more than one."""
+
+    def publish_all(self, wanted: Sequence[tuple[Any, BatchPath, str]]) -> set[int]:
+        """Publish many finished parts; return the places of those whose names were taken."""
+
+    def retract(self, part: Any, batch: BatchPath, name: str) -> None:
+        """Take a publication back. What has the name and is not this part stays."""

@@ -13,6 +13,9 @@ the light install, so it imports nothing else of ``gateway``: only httpx (HTTP),
 ``client``     :class:`~gateway.sdk.client.GatewayClient`, one method for each call
 ``files``      local files: their digests, and streaming them unchanged
 ``receipt``    verifying a receipt, with or without a network
+``tus``        one large file, in pieces: resumed where it stopped
+``journal``    what a delivery notes on this machine, to survive its sender
+``sending``    the files of a batch, several at a time
 ``delivery``   a whole delivery: create or resume, send, seal, verify
 ``follow``     watching a job to its end
 ``display``    telling a person what happens

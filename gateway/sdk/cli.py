@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,8 +66,9 @@ def send(  # noqa: PLR0913
     """Deliver files: send, seal, verify the receipt.
 
     Run the same command again after an interruption: files that arrived are not sent twice,
-    and a delivery that is complete is only verified. Exit codes: 0 done, 1 failed, 2 usage,
-    130 interrupted.
+    those over 8 MiB go on in the middle (by tus; how far they came is kept below
+    XDG_STATE_HOME until the receipt is verified), and a delivery that is complete is only
+    verified. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
 
     Example: gateway send --project flights --reference 2013-01 *.csv --follow
     """
@@ -84,8 +86,9 @@ def send(  # noqa: PLR0913
     with reporting(hint, as_json=as_json):
         files.check(paths)
         with connection.open() as gateway:
-            with display.sending(paths):
-                delivered = delivery.deliver(gateway, order, display, parallel)
+            notes = connection.notes(project, reference, display.say)
+            with closing(notes), display.sending(paths):
+                delivered = delivery.deliver(gateway, order, display, parallel, notes)
             display.sealed(delivered)
             job = _follow(gateway, delivered.job, display, timeout) if follow else None
             rejects = _first_rejects(gateway, job, display)

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 import httpx
 
@@ -27,7 +26,7 @@ from gateway.sdk.files import LocalFile, OnSent
 from gateway.sdk.login import Account, Kind, Login
 from gateway.sdk.problems import ReceiptError
 from gateway.sdk.receipt import Receipt
-from gateway.sdk.transport import Exchange, RetryPolicy, Transport
+from gateway.sdk.transport import Exchange, RetryPolicy, Transport, v1
 
 
 class GatewayClient:
@@ -74,6 +73,10 @@ class GatewayClient:
         """Give the connections back."""
         self.transport.close()
 
+    def capabilities(self) -> records.Capabilities:
+        """Return what this gateway can do."""
+        return records.capabilities(self._json("GET", "v1"))
+
     def create_batch(
         self,
         project: str,
@@ -100,7 +103,7 @@ class GatewayClient:
 
     def get_batch(self, batch_id: str) -> records.Batch:
         """Return a batch with its files and jobs."""
-        return records.batch(self._json("GET", _path("batches", batch_id)))
+        return records.batch(self._json("GET", v1("batches", batch_id)))
 
     def iter_batches(
         self, project: str = "", reference: str = "", state: str = ""
@@ -135,20 +138,20 @@ class GatewayClient:
         }
         exchange = Exchange(
             "PUT",
-            _path("batches", batch_id, "files", file.name),
+            v1("batches", batch_id, "files", file.name),
             headers=headers,
             body=lambda: files.read_chunks(file, on_sent),
         )
         response = self._call(exchange)
         is_new = response.status_code == httpx.codes.CREATED
-        stored = records.stored_file(_object(response), file.name, is_new=is_new)
+        stored = records.stored_file(records.json_object(response), file.name, is_new=is_new)
         if stored.sha256 != file.sha256:
             raise records.unexpected(f"{file.name} was stored with another digest")
         return stored
 
     def delete_file(self, batch_id: str, name: str) -> None:
         """Remove a file from an open batch."""
-        self._call(Exchange("DELETE", _path("batches", batch_id, "files", name)))
+        self._call(Exchange("DELETE", v1("batches", batch_id, "files", name)))
 
     def seal(self, batch_id: str, sent: Sequence[LocalFile]) -> records.Sealed:
         """Close a delivery that consists of exactly these files; repeating it is harmless.
@@ -162,7 +165,7 @@ class GatewayClient:
             {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}
             for file in sent
         ]
-        path = _path("batches", batch_id, "seal")
+        path = v1("batches", batch_id, "seal")
         return records.sealed(self._json("POST", path, json={"files": listed}))
 
     def get_job(self, job_id: str) -> records.Job:
@@ -171,18 +174,20 @@ class GatewayClient:
 
     def poll_job(self, job_id: str) -> tuple[records.Job, float | None]:
         """Return a job, and in how many seconds the gateway wants to be asked again."""
-        response = self._call(Exchange("GET", _path("jobs", job_id)))
-        return records.job(_object(response)), problems.retry_after_seconds(response.headers)
+        response = self._call(Exchange("GET", v1("jobs", job_id)))
+        return records.job(records.json_object(response)), problems.retry_after_seconds(
+            response.headers
+        )
 
     def iter_jobs(self, batch_id: str) -> Iterator[records.Job]:
         """Yield a batch's jobs."""
-        body = self._json("GET", _path("batches", batch_id, "jobs"))
+        body = self._json("GET", v1("batches", batch_id, "jobs"))
         yield from (records.job(item) for item in body.get("items") or ())
 
     def iter_rejects(self, job_id: str) -> Iterator[records.Reject]:
         """Yield the rows that failed validation, as they arrive."""
         headers = {"Accept": "application/x-ndjson"}
-        exchange = Exchange("GET", _path("jobs", job_id, "rejects"), headers=headers)
+        exchange = Exchange("GET", v1("jobs", job_id, "rejects"), headers=headers)
         response = self._authorized(lambda token: self.transport.open(exchange, token))
         with closing(response):
             try:
@@ -194,15 +199,15 @@ class GatewayClient:
 
     def manifest(self, batch_id: str) -> bytes:
         """Return the manifest of a sealed batch: exactly the bytes its receipt signs."""
-        return self._call(Exchange("GET", _path("batches", batch_id, "manifest"))).content
+        return self._call(Exchange("GET", v1("batches", batch_id, "manifest"))).content
 
     def receipt(self, batch_id: str) -> str:
         """Return the receipt of a sealed batch: a JWS in compact form."""
-        return self._call(Exchange("GET", _path("batches", batch_id, "receipt"))).text.strip()
+        return self._call(Exchange("GET", v1("batches", batch_id, "receipt"))).text.strip()
 
     def jwks(self) -> Mapping[str, Any]:
         """Return the gateway's public keys (RFC 7517)."""
-        return _object(self.transport.call(Exchange("GET", ".well-known/jwks.json")))
+        return records.json_object(self.transport.call(Exchange("GET", ".well-known/jwks.json")))
 
     def verified_receipt(self, batch_id: str) -> Receipt:
         """Return what a sealed batch's receipt says, its signature and manifest verified.
@@ -217,8 +222,12 @@ class GatewayClient:
             raise ReceiptError(f"The gateway gave the receipt of {proof.batch} for {batch_id}")
         return proof
 
+    def attempt(self, exchange: Exchange) -> httpx.Response:
+        """Send an exchange without repeating it, for those who repeat it in a way of their own."""
+        return self._authorized(lambda token: self.transport.once(exchange, token))
+
     def _json(self, method: str, path: str, **parts: Any) -> Mapping[str, Any]:
-        return _object(self._call(Exchange(method, path, **parts)))
+        return records.json_object(self._call(Exchange(method, path, **parts)))
 
     def _call(self, exchange: Exchange) -> httpx.Response:
         return self._authorized(lambda token: self.transport.call(exchange, token))
@@ -231,17 +240,3 @@ class GatewayClient:
             if problem.status != httpx.codes.UNAUTHORIZED:
                 raise
         return ask(self._login.renewed(token))
-
-
-def _path(*segments: str) -> str:
-    return "/".join(["v1", *(quote(segment, safe="") for segment in segments)])
-
-
-def _object(response: httpx.Response) -> Mapping[str, Any]:
-    try:
-        body = response.json()
-    except ValueError as error:
-        raise records.unexpected("it is not JSON") from error
-    if not isinstance(body, dict):
-        raise records.unexpected("it is not a JSON object")
-    return body

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from gateway.sdk import files, receipt, records
+from gateway.sdk import files, receipt, records, sending
 from gateway.sdk.client import GatewayClient
 from gateway.sdk.files import LocalFile
-from gateway.sdk.problems import AbortedError, DeliveryError, GatewayProblem, ReceiptError
+from gateway.sdk.journal import Journal
+from gateway.sdk.problems import DeliveryError, GatewayProblem, ReceiptError
 from gateway.sdk.receipt import Receipt
-from gateway.sdk.records import Batch, BatchFile
+from gateway.sdk.records import Batch
+from gateway.sdk.sending import Sender, Watcher
 
 PARALLEL = 4
 
@@ -62,23 +63,20 @@ class Delivered:
     receipt: Receipt
 
 
-class Watcher(Protocol):
-    """Told how a delivery goes; from several threads."""
-
-    def found(self, batch: Batch, *, is_new: bool) -> None:
-        """Tell which batch it is, and whether it was there before."""
-
-    def sent(self, path: Path, sent_bytes: int) -> None:
-        """Tell how many bytes of a file this attempt has sent."""
-
-    def stored(self, file: LocalFile, *, skipped: bool) -> None:
-        """Tell that the gateway has a file, and whether it had it before."""
-
-
 def deliver(
-    gateway: GatewayClient, order: Order, watcher: Watcher, parallel: int = PARALLEL
+    gateway: GatewayClient,
+    order: Order,
+    watcher: Watcher,
+    parallel: int = PARALLEL,
+    journal: Journal | None = None,
 ) -> Delivered:
     """Deliver files and verify the receipt for them.
+
+    Parameters
+    ----------
+    journal
+        Remembers how far the delivery has come, for another process to go on; it is removed
+        once the receipt is verified. By default nothing is kept on this machine.
 
     Raises
     ------
@@ -93,15 +91,17 @@ def deliver(
     GatewayProblem
         The gateway refused something, or was away for too long.
     """
+    journal = journal or Journal()
     files.check(order.paths)
     batch, is_new = _find_or_create(gateway, order)
     watcher.found(batch, is_new=is_new)
     _check_same_terms(batch, order)
-    if batch.state == "sealed":
-        return _confirm(gateway, batch, order, watcher, parallel)
-    if batch.state != "open":
+    if batch.state not in records.LIVE_BATCHES:
         raise DeliveryError(f"{order.reference} was {batch.id}, which is {batch.state}")
-    return _send(gateway, batch, order, watcher, parallel)
+    finish = _send if batch.state == "open" else _confirm
+    delivered = finish(gateway, batch, order, watcher, parallel, journal)
+    journal.remove()
+    return delivered
 
 
 def _find_or_create(gateway: GatewayClient, order: Order) -> tuple[Batch, bool]:
@@ -154,14 +154,19 @@ def _check_same_terms(batch: Batch, order: Order) -> None:
 
 
 def _confirm(
-    gateway: GatewayClient, batch: Batch, order: Order, watcher: Watcher, parallel: int
+    gateway: GatewayClient,
+    batch: Batch,
+    order: Order,
+    watcher: Watcher,
+    parallel: int,
+    journal: Journal,
 ) -> Delivered:
     """Recognize a delivery that was sealed before as this one."""
 
     def look(path: Path) -> LocalFile:
-        return files.inspect(path, gateway.transport.check)
+        return journal.inspect(path, gateway.transport.check)
 
-    local = _each(gateway, look, order.paths, parallel)
+    local = sending.each(gateway, look, order.paths, parallel)
     proof = gateway.verified_receipt(batch.id)
     different = receipt.differences(proof, local)
     if different:
@@ -176,12 +181,17 @@ def _confirm(
 
 
 def _send(
-    gateway: GatewayClient, batch: Batch, order: Order, watcher: Watcher, parallel: int
+    gateway: GatewayClient,
+    batch: Batch,
+    order: Order,
+    watcher: Watcher,
+    parallel: int,
+    journal: Journal,
 ) -> Delivered:
     """Send what the open batch lacks, seal it and verify the receipt."""
     _clear_surplus(gateway, batch, order)
-    sender = _Sender(gateway, batch, watcher, may_replace=order.replace)
-    local = _each(gateway, sender.send, order.paths, parallel)
+    sender = Sender(gateway, batch, watcher, journal, may_replace=order.replace)
+    local = sender.send_all(order.paths, parallel)
     sealed = gateway.seal(batch.id, local)
     proof = gateway.verified_receipt(batch.id)
     different = receipt.differences(proof, local)
@@ -202,76 +212,3 @@ def _clear_surplus(gateway: GatewayClient, batch: Batch, order: Order) -> None:
         )
     for name in surplus:
         gateway.delete_file(batch.id, name)
-
-
-class _Sender:
-    """Sends the files one batch lacks."""
-
-    def __init__(
-        self, gateway: GatewayClient, batch: Batch, watcher: Watcher, *, may_replace: bool
-    ) -> None:
-        self._gateway = gateway
-        self._batch = batch
-        self._held = {file.name: file for file in batch.files}
-        self._watcher = watcher
-        self._may_replace = may_replace
-        self.skipped: set[str] = set()
-
-    def send(self, path: Path) -> LocalFile:
-        file = files.inspect(path, self._gateway.transport.check)
-        held = self._held.get(file.name)
-        is_there = held is not None and held.state == "complete" and held.sha256 == file.sha256
-        if is_there:
-            self.skipped.add(file.name)
-        else:
-            self._make_room(file, held)
-            self._put(file)
-        self._watcher.stored(file, skipped=is_there)
-        return file
-
-    def _make_room(self, file: LocalFile, held: BatchFile | None) -> None:
-        if held is None or held.state == "pending":
-            return
-        if held.state == "complete" and not self._may_replace:
-            raise DeliveryError(
-                f"{self._batch.id} is open and holds other bytes as {file.name}; "
-                "--replace sends yours instead"
-            )
-        self._gateway.delete_file(self._batch.id, file.name)
-
-    def _put(self, file: LocalFile) -> None:
-        def on_sent(sent_bytes: int) -> None:
-            self._watcher.sent(file.path, sent_bytes)
-
-        self._gateway.put_file(self._batch.id, file, on_sent)
-
-
-def _each(
-    gateway: GatewayClient,
-    work: Callable[[Path], LocalFile],
-    paths: Sequence[Path],
-    parallel: int,
-) -> list[LocalFile]:
-    """Do the work on every path, some at a time; the first failure stops all."""
-
-    def stopping_all(path: Path) -> LocalFile:
-        try:
-            return work(path)
-        except BaseException:
-            gateway.transport.abort()
-            raise
-
-    with ThreadPoolExecutor(max_workers=parallel) as pool:
-        futures = [pool.submit(stopping_all, path) for path in paths]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:
-            gateway.transport.abort()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-            gateway.transport.resume()
-    failures = [error for f in futures if not f.cancelled() and (error := f.exception())]
-    if failures:
-        raise min(failures, key=lambda error: isinstance(error, AbortedError))
-    return [future.result() for future in futures]

@@ -15,9 +15,12 @@ from pathlib import Path
 from gateway.sdk.problems import FileChangedError, UnusableFilesError
 
 CHUNK_BYTES = 1024 * 1024
+# Larger files are sent in pieces, and their digests are remembered.
+LARGE_BYTES = 8 * 1024 * 1024
 
 OnSent = Callable[[int], None]
-"""Told how many bytes of the file the current attempt has sent; starts again at 0."""
+"""Told how many bytes of the file are there by the current attempt; it may start again at 0, or go
+back to where the gateway lost it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,12 @@ def name_of(path: Path) -> str:
     return unicodedata.normalize("NFC", path.name)
 
 
+def stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes with every change of a file: by its last, whoever sets times back."""
+    found = path.stat()
+    return (*_identity(found), found.st_ctime_ns)
+
+
 def inspect(path: Path, pulse: Callable[[], None] | None = None) -> LocalFile:
     """Read a file once and return it with its digest.
 
@@ -88,6 +97,12 @@ def inspect(path: Path, pulse: Callable[[], None] | None = None) -> LocalFile:
     return LocalFile(path, name_of(path), size_bytes, digest.hexdigest(), before)
 
 
+def known(path: Path, sha256: str, stamp: tuple[int, ...]) -> LocalFile:
+    """Return a file whose digest was computed when it had this stamp."""
+    device, inode, size_bytes, modified, *_ = stamp
+    return LocalFile(path, name_of(path), size_bytes, sha256, (device, inode, size_bytes, modified))
+
+
 def check_unchanged(file: LocalFile) -> None:
     """Check that a file is still what was inspected: an empty one has no last bytes to hold back.
 
@@ -100,8 +115,15 @@ def check_unchanged(file: LocalFile) -> None:
         raise changed(file.path)
 
 
-def read_chunks(file: LocalFile, on_sent: OnSent | None = None) -> Iterator[bytes]:
+def read_chunks(
+    file: LocalFile, on_sent: OnSent | None = None, start: int = 0, stop: int | None = None
+) -> Iterator[bytes]:
     """Yield a file's bytes; the last ones only after another look that it is still the same.
+
+    Parameters
+    ----------
+    start, stop
+        The piece to read; default: to the end.
 
     Raises
     ------
@@ -109,15 +131,16 @@ def read_chunks(file: LocalFile, on_sent: OnSent | None = None) -> Iterator[byte
         It is not. What was sent so far is less than announced, so it cannot be taken for
         the file.
     """
-    sent_bytes = 0
+    sent_bytes, end = start, file.size_bytes if stop is None else stop
     tell = on_sent or (lambda _: None)
     with file.path.open("rb", buffering=0) as source:
         _check_same(source, file)
+        source.seek(start)
         tell(sent_bytes)
-        while sent_bytes < file.size_bytes:
-            chunk = source.read(min(CHUNK_BYTES, file.size_bytes - sent_bytes))
+        while sent_bytes < end:
+            chunk = source.read(min(CHUNK_BYTES, end - sent_bytes))
             sent_bytes += len(chunk)
-            if not chunk or sent_bytes == file.size_bytes:
+            if not chunk or sent_bytes == end:
                 _check_same(source, file)
             yield chunk
             tell(sent_bytes)

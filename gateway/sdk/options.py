@@ -14,7 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.sdk import journal
 from gateway.sdk.client import GatewayClient
+from gateway.sdk.journal import Journal
 from gateway.sdk.login import Kind
 from gateway.sdk.transport import RetryPolicy
 
@@ -95,6 +97,11 @@ class Connection:
             )
         except (ValueError, OSError) as error:
             raise typer.BadParameter(str(error)) from error
+
+    def notes(self, project: str, reference: str, warn: Callable[[str], None]) -> Journal:
+        """Return what was noted of a delivery when it was interrupted."""
+        words = (self.url.rstrip("/"), self.account, self.user, self.client, project, reference)
+        return Journal(journal.place_of(*words), warn)
 
 
 def with_connection(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 UNREACHABLE = "unreachable"
+DIGEST_MISMATCH = "digest-mismatch"
 RETRYABLE_STATUSES = frozenset({408, 429, 502, 503, 504})
 RETRYABLE_SLUGS = frozenset({"idempotency-key-in-flight"})
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import httpx
+
 from gateway.sdk import problems
 
 Json: TypeAlias = Mapping[str, Any]
@@ -22,13 +24,24 @@ LIVE_BATCHES = frozenset({"open", "sealed"})
 
 
 @dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a gateway can do; ``uploads`` are the ways in which it takes files."""
+
+    uploads: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class BatchFile:
-    """A file as the gateway holds it; ``sha256`` is empty until it is complete."""
+    """A file as the gateway holds it; ``sha256`` is empty until it is complete.
+
+    ``verified_bytes`` tell how far one that has arrived is read again.
+    """
 
     name: str
     state: str
     size_bytes: int
     sha256: str
+    verified_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +139,28 @@ class Reject:
     value: str
 
 
+def json_object(response: httpx.Response) -> Json:
+    """Return an answer's JSON object.
+
+    Raises
+    ------
+    GatewayProblem
+        It has none.
+    """
+    try:
+        body = response.json()
+    except ValueError as error:
+        raise unexpected("it is not JSON") from error
+    if not isinstance(body, dict):
+        raise unexpected("it is not a JSON object")
+    return body
+
+
+def capabilities(body: Json) -> Capabilities:
+    """Read what a gateway can do; an older one says less."""
+    return Capabilities(frozenset(str(word) for word in body.get("uploads") or ()))
+
+
 def batch(body: Json) -> Batch:
     """Read a batch."""
     period = body.get("period")
@@ -156,6 +191,7 @@ def batch_file(body: Json) -> BatchFile:
         state=text(body, "state"),
         size_bytes=int(body.get("size_bytes") or 0),
         sha256=text(body, "sha256"),
+        verified_bytes=int(body.get("verified_bytes") or 0),
     )
 
 

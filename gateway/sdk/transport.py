@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 from weakref import WeakSet
 
 import httpx
@@ -62,6 +63,33 @@ class Exchange:
     json: Mapping[str, Any] | None = None
     form: Mapping[str, str] | None = None
     body: Callable[[], Iterable[bytes]] | None = None
+
+
+def v1(*segments: str) -> str:
+    """Return the path of a call, whatever its names hold."""
+    return "/".join(["v1", *(quote(segment, safe="") for segment in segments)])
+
+
+class Patience:
+    """What is left of a policy for one thing that goes on failing."""
+
+    def __init__(self, policy: RetryPolicy, pause: Callable[[float], None]) -> None:
+        self._policy = policy
+        self._pause = pause
+        self.renew()
+
+    def renew(self) -> None:
+        """Start again: there was progress."""
+        self._attempt, self._deadline = 0, 0.0
+
+    def bear(self, problem: problems.GatewayProblem) -> None:
+        """Wait until another attempt is due, or raise the problem when there is to be none."""
+        self._deadline = self._deadline or time.monotonic() + self._policy.deadline_seconds
+        wait_seconds = self._policy.wait_seconds(self._attempt, problem.retry_after_seconds)
+        if not problem.retryable or time.monotonic() + wait_seconds > self._deadline:
+            raise problem
+        self._pause(wait_seconds)
+        self._attempt += 1
 
 
 class Transport:
@@ -139,32 +167,11 @@ class Transport:
         AbortedError
             :meth:`abort` was called.
         """
-        return self._repeat(lambda: self._once(exchange, token))
+        return self._repeat(lambda: self.once(exchange, token))
 
-    def open(self, exchange: Exchange, token: str = "") -> httpx.Response:
-        """Do as :meth:`call`, but leave the answer's body to be read and closed by the caller."""
-        return self._repeat(lambda: self._open(exchange, token))
-
-    def pause(self, seconds: float) -> None:
-        """Wait, unless aborted."""
-        if self._stop.wait(seconds):
-            raise problems.AbortedError("Interrupted")
-
-    def _repeat(self, attempt_once: Callable[[], T]) -> T:
-        attempt, deadline = 0, 0.0
-        while True:
-            self.check()
-            try:
-                return attempt_once()
-            except problems.GatewayProblem as problem:
-                deadline = deadline or time.monotonic() + self.policy.deadline_seconds
-                wait_seconds = self.policy.wait_seconds(attempt, problem.retry_after_seconds)
-                if not problem.retryable or time.monotonic() + wait_seconds > deadline:
-                    raise
-            self.pause(wait_seconds)
-            attempt += 1
-
-    def _once(self, exchange: Exchange, token: str) -> httpx.Response:
+    def once(self, exchange: Exchange, token: str = "") -> httpx.Response:
+        """Do as :meth:`call`, but do not repeat it."""
+        self.check()
         response = self._open(exchange, token)
         try:
             response.read()
@@ -173,6 +180,28 @@ class Transport:
         finally:
             response.close()
         return response
+
+    def open(self, exchange: Exchange, token: str = "") -> httpx.Response:
+        """Do as :meth:`call`, but leave the answer's body to be read and closed by the caller."""
+        return self._repeat(lambda: self._open(exchange, token))
+
+    def patience(self) -> Patience:
+        """Return the policy's patience for something that is repeated in a way of its own."""
+        return Patience(self.policy, self.pause)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless aborted."""
+        if self._stop.wait(seconds):
+            raise problems.AbortedError("Interrupted")
+
+    def _repeat(self, attempt_once: Callable[[], T]) -> T:
+        patience = self.patience()
+        while True:
+            self.check()
+            try:
+                return attempt_once()
+            except problems.GatewayProblem as problem:
+                patience.bear(problem)
 
     def _open(self, exchange: Exchange, token: str) -> httpx.Response:
         try:

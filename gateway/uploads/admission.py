@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -12,8 +13,9 @@ from gateway import database
 from gateway.batches import ledger
 from gateway.batches.ledger import QuotaExceededError
 from gateway.batches.model import Batch, File
-from gateway.clients import limits, registry
-from gateway.clients.registry import Client
+from gateway.clients import limits, registry, usage
+from gateway.clients.limits import Limits
+from gateway.clients.registry import Client, Project
 from gateway.errors import GatewayError, TooLargeError
 from gateway.identity.access import Principal
 from gateway.jobs.reading import client_of
@@ -89,9 +91,10 @@ def admit(
     UploadConflictError
         Another request stores this very file right now.
     TooLargeError, QuotaExceededError
-        The file, the batch with it, or the client's uploads would be over a limit.
+        The file, the batch with it, the client's or the project's uploads, or what they may
+        deliver on a day would be over a limit.
     """
-    held = limits.of(_locked(session, client_of(principal)))
+    owner = _locked(session, client_of(principal))
     batch = ledger.find(session, client_of(principal), batch_id, lock=True)
     path = BatchPath(batch.client, batch.project, batch.id)
     row = rows.of_key(session, batch_id, name)
@@ -100,13 +103,19 @@ def admit(
     if row is not None and row.state == "complete" and batch.state in ledger.LIVE:
         return Known(path, row)
     ledger.require_open(batch)
-    if row is None and batch.file_count >= held.files_per_batch:
+    scope = _Scope(owner, session.get_one(Project, (batch.client, batch.project)), batch)
+    if row is None and batch.file_count >= scope.held.files_per_batch:
         raise QuotaExceededError("The batch has as many files as it may.")
     if row is not None and row.state == "pending" and is_receiving(row.upload, path, row.name):
         raise UploadConflictError
-    _require_slot(session, batch.client, held.uploads_in_flight, is_receiving)
+    _require_slot(session, scope, is_receiving)
+    if row is not None and row.state == "pending":
+        begun_on = usage.day_of(row.created_at)
+        usage.add(session, path.client, path.project, begun_on, -row.reserved_bytes)
     freed = row.reserved_bytes if row is not None else 0
-    reserved = _room(session, batch, held, freed, expected_bytes)
+    now = database.now(session)
+    reserved = _room(session, scope, now, freed, expected_bytes)
+    usage.add(session, path.client, path.project, usage.day_of(now), reserved)
     upload = database.new_id("upl")
     values = {
         "upload": upload,
@@ -117,11 +126,39 @@ def admit(
         "completed_at": None,
         "media_type": media_type,
         "created_by": principal.subject,
-        "created_at": func.clock_timestamp(),
+        "created_at": now,
     }
     rows.write(session, batch_id, name, values, is_new=row is None)
     rows.count(session, batch_id, reserved - freed, 1 if row is None else 0)
     return Admission(path, name.text, upload, reserved, reserved)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Whose limits count for a file."""
+
+    client: Client
+    project: Project
+    batch: Batch
+
+    @property
+    def held(self) -> Limits:
+        """Return the project's limits, which are within its client's."""
+        return limits.for_project(self.client, self.project)
+
+
+def most_bytes(held: Limits, reserved_bytes: int, day_left: int | None) -> int:
+    """Return how many bytes one more file may have.
+
+    Parameters
+    ----------
+    reserved_bytes
+        What its batch holds by now.
+    day_left
+        What may still come on this day; None for any amount.
+    """
+    most = min(held.file_bytes, held.batch_bytes - reserved_bytes)
+    return most if day_left is None else min(most, day_left)
 
 
 def check_size(session: Session, principal: Principal, size_bytes: int) -> None:
@@ -143,36 +180,48 @@ def _locked(session: Session, name: str) -> Client:
     return registry.active_client(session, locked.name if locked else name)
 
 
-def _require_slot(session: Session, client: str, slots: int, is_receiving: IsReceiving) -> None:
+def _require_slot(session: Session, scope: _Scope, is_receiving: IsReceiving) -> None:
+    """Count the client's uploads under way, and those of the project alone."""
+    client, project = scope.client.name, scope.project.name
     query = (
         select(FILE.c.upload, FILE.c.batch_id, FILE.c.name, BATCH.c.project, rows.IS_RESUMABLE)
         .join(BATCH, BATCH.c.id == FILE.c.batch_id)
         .where(BATCH.c.client == client, BATCH.c.state == "open", FILE.c.state == "pending")
     )
     pending = session.execute(query).all()
-    if len(pending) < slots:
-        return
-    # What a crash left is no upload any more.
-    places = [BatchPath(client, row.project, row.batch_id) for row in pending]
-    moving = zip(pending, places, strict=True)
-    held = (row.is_resumable or is_receiving(row.upload, place, row.name) for row, place in moving)
-    if sum(held) >= slots:
-        raise QuotaExceededError("As many uploads are under way as you may have at a time.")
+    alone = [row for row in pending if row.project == project]
+    slots = ((pending, limits.of(scope.client)), (alone, scope.held))
+    for moving, held in slots:
+        if len(moving) < held.uploads_in_flight:
+            continue
+        # What a crash left is no upload any more.
+        places = [BatchPath(client, row.project, row.batch_id) for row in moving]
+        found = zip(moving, places, strict=True)
+        alive = sum(
+            row.is_resumable or is_receiving(row.upload, place, row.name) for row, place in found
+        )
+        if alive >= held.uploads_in_flight:
+            raise QuotaExceededError("As many uploads are under way as you may have at a time.")
 
 
 def _room(
-    session: Session, batch: Batch, held: limits.Limits, freed: int, expected_bytes: int | None
+    session: Session, scope: _Scope, now: datetime, freed: int, expected_bytes: int | None
 ) -> int:
-    left = held.batch_bytes - (batch.reserved_bytes - freed)
-    most = min(held.file_bytes, left)
+    held, batch = scope.held, scope.batch
+    reserved = batch.reserved_bytes - freed
+    day_left = usage.room_left(session, scope.client, scope.project, usage.day_of(now))
+    most = most_bytes(held, reserved, day_left)
     needed = 1 if expected_bytes is None else expected_bytes
     if needed <= most:
         return most if expected_bytes is None else expected_bytes
-    if needed > held.file_bytes:
+    if needed > min(held.file_bytes, held.bytes_per_day or held.file_bytes):
         raise TooLargeError("The file would be larger than your limit allows.")
-    if needed <= left + _under_way(session, batch) - freed:
-        raise QuotaExceededError("Uploads under way hold what is left of the batch.")
-    raise TooLargeError("The batch would be larger than your limit allows.")
+    if needed > most_bytes(held, reserved, None):
+        if needed <= held.batch_bytes - reserved + _under_way(session, batch) - freed:
+            raise QuotaExceededError("Uploads under way hold what is left of the batch.")
+        raise TooLargeError("The batch would be larger than your limit allows.")
+    later = {"Retry-After": str(usage.seconds_left(now))}
+    raise QuotaExceededError("You have delivered as much as you may on one day.", headers=later)
 
 
 def _under_way(session: Session, batch: Batch) -> int:

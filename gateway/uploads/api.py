@@ -42,7 +42,7 @@ from gateway.uploads.admission import (
 from gateway.uploads.declaring import DeclaredPage, DeclareRequest
 from gateway.uploads.digests import DigestMismatchError
 from gateway.uploads.download import RangeNotSatisfiableError
-from gateway.uploads.intake import Intake
+from gateway.uploads.intake import intake_of
 from gateway.uploads.receive import Announced, receive
 from gateway.uploads.submission import Submitter
 
@@ -110,7 +110,7 @@ async def put_file(batch_id: str, name: Name, request: Request, principal: Write
     announced = Announced.of(_headers(request), _length(request))
     chunks = web.body(request)
     received = await receive(
-        _intake(request), principal, batch_id, FileName.parse(name), announced, chunks
+        intake_of(request.app.state), principal, batch_id, FileName.parse(name), announced, chunks
     )
     view = FileView.of(received.file)
     headers = {
@@ -207,7 +207,7 @@ async def submit(request: Request, response: Response, principal: Writer) -> Sea
     _refuse_coding(request)
     state = request.app.state
     submitter = Submitter(
-        _intake(request), principal, state.keys, state.settings.batches, _batch_request
+        intake_of(request.app.state), principal, state.keys, state.settings.batches, _batch_request
     )
     media = request.headers.get("content-type", "")
     batch, job = await submitter.submit(media, _length(request), web.body(request))
@@ -230,11 +230,6 @@ def declare_files(
 ) -> DeclaredPage:
     """Say which of up to 1000 files still have to be sent. Nothing is reserved by asking."""
     return DeclaredPage(items=declaring.answer(session, principal, batch_id, wanted.files))
-
-
-def _intake(request: Request) -> Intake:
-    state = request.app.state
-    return Intake(state.sessions, state.zone, state.writers)
 
 
 def _length(request: Request) -> int | None:

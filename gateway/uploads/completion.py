@@ -5,6 +5,7 @@ Each function is one short transaction's work.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 from gateway.audit import actions
 from gateway.batches import ledger
 from gateway.batches.model import Batch, File
+from gateway.clients import usage
 from gateway.errors import NotFoundError
 from gateway.identity.access import Principal
 from gateway.jobs.reading import client_of
@@ -49,11 +51,18 @@ def complete(session: Session, principal: Principal, admission: Admission, store
     file = rows.loaded(session.execute(statement).mappings().one_or_none())
     if file is None:
         raise UploadConflictError
-    rows.count(session, batch_id, stored.size_bytes - admission.reserved_bytes, 0)
-    facts: dict[str, Any] = {"batch": batch_id, "name": admission.name}
-    facts |= {"size_bytes": stored.size_bytes, "sha256": stored.sha256}
-    rows.tell(session, principal.subject, client, actions.FILE_RECEIVED, facts)
+    unused = admission.reserved_bytes - stored.size_bytes
+    rows.count(session, batch_id, -unused, 0)
+    _give_back(session, admission.batch, file.created_at, unused)
+    told = facts(batch_id, admission.name, stored)
+    rows.tell(session, principal.subject, client, actions.FILE_RECEIVED, told)
     return file
+
+
+def facts(batch_id: str, name: str, stored: Stored) -> dict[str, Any]:
+    """Return what the trail and the feed say of a file that was received."""
+    told: dict[str, Any] = {"batch": batch_id, "name": name}
+    return told | {"size_bytes": stored.size_bytes, "sha256": stored.sha256}
 
 
 def require_mine(session: Session, admission: Admission) -> None:
@@ -72,11 +81,23 @@ def abandon(session: Session, admission: Admission) -> bool:
     """Give name and room back, unless another upload has them; say whether the name is free."""
     batch_id, name = admission.batch.batch, admission.name
     ledger.find(session, admission.batch.client, batch_id, lock=True)
-    statement = delete(FILE).where(*rows.mine(admission)).returning(FILE.c.name)
-    if session.execute(statement).first() is not None:
-        rows.count(session, batch_id, -admission.reserved_bytes, -1)
+    take_back(session, admission)
     others = select(File.name).where(File.batch_id == batch_id, File.name == name)
     return session.execute(others).first() is None
+
+
+def take_back(session: Session, admission: Admission) -> bool:
+    """Take an admission's pending row and all it reserved back; say whether it was still there.
+
+    The batch is locked by the caller.
+    """
+    statement = delete(FILE).where(*rows.mine(admission)).returning(FILE.c.created_at)
+    begun = session.execute(statement).first()
+    if begun is None:
+        return False
+    rows.count(session, admission.batch.batch, -admission.reserved_bytes, -1)
+    _give_back(session, admission.batch, begun.created_at, admission.reserved_bytes)
+    return True
 
 
 def remove(session: Session, principal: Principal, batch_id: str, name: str) -> BatchPath | None:
@@ -89,13 +110,17 @@ def remove(session: Session, principal: Principal, batch_id: str, name: str) -> 
     batch = ledger.find(session, client_of(principal), batch_id, lock=True)
     ledger.require_open(batch)
     statement = delete(File).where(File.batch_id == batch_id, File.name == name)
-    row = session.execute(statement.returning(File.reserved_bytes, File.state)).one_or_none()
+    columns = (File.reserved_bytes, File.state, File.created_at)
+    row = session.execute(statement.returning(*columns)).one_or_none()
     if row is None:
         return None
     rows.count(session, batch_id, -row.reserved_bytes, -1)
-    facts = {"batch": batch_id, "name": name, "was": row.state}
-    rows.tell(session, principal.subject, batch.client, actions.FILE_DELETED, facts)
-    return BatchPath(batch.client, batch.project, batch.id)
+    place = BatchPath(batch.client, batch.project, batch.id)
+    if row.state == "pending":
+        _give_back(session, place, row.created_at, row.reserved_bytes)
+    told = {"batch": batch_id, "name": name, "was": row.state}
+    rows.tell(session, principal.subject, batch.client, actions.FILE_DELETED, told)
+    return place
 
 
 def file_of(session: Session, client: str, batch_id: str, name: str) -> tuple[Batch, File]:
@@ -124,6 +149,7 @@ def expire_pending(
             File.name,
             File.upload,
             File.reserved_bytes,
+            File.created_at,
             Batch.client,
             Batch.project,
         )
@@ -136,14 +162,22 @@ def expire_pending(
     )
     expired = 0
     for row in session.execute(stale).all():
-        if is_receiving(row.upload, BatchPath(row.client, row.project, row.batch_id), row.name):
+        place = BatchPath(row.client, row.project, row.batch_id)
+        if is_receiving(row.upload, place, row.name):
             continue
         mine = (File.batch_id == row.batch_id, File.name == row.name, File.upload == row.upload)
         gone = delete(File).where(*mine, File.state == "pending").returning(File.name)
         if session.execute(gone).first() is None:
             continue  # it was completed between the look and the lock
         rows.count(session, row.batch_id, -row.reserved_bytes, -1)
-        facts = {"batch": row.batch_id, "name": row.name}
-        rows.tell(session, ledger.GATEWAY, row.client, actions.FILE_EXPIRED, facts)
+        _give_back(session, place, row.created_at, row.reserved_bytes)
+        told = {"batch": row.batch_id, "name": row.name}
+        rows.tell(session, ledger.GATEWAY, row.client, actions.FILE_EXPIRED, told)
         expired += 1
     return expired
+
+
+def _give_back(session: Session, place: BatchPath, begun_at: datetime, size_bytes: int) -> None:
+    """Give bytes that were reserved and not received back to the day they were taken from."""
+    if size_bytes:
+        usage.add(session, place.client, place.project, usage.day_of(begun_at), -size_bytes)

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from gateway.errors import TooLargeError
 from gateway.landing.zone import Chunk, Zone
+from gateway.uploads.groups import Groups
 
 BUFFER_BYTES = 1024**2
 # A sender of crumbs must not make a buffer of a million objects.
@@ -28,11 +29,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What receiving needs: the ledger, the yard, and a bounded pool of writers."""
+    """What receiving needs: the ledger, the yard, and a bounded pool of writers.
+
+    ``groups`` stores small files together, where there is such a thing.
+    """
 
     sessions: sessionmaker[Session]
     zone: Zone
     writers: ThreadPoolExecutor
+    groups: Groups | None = None
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Do blocking work in the writers' pool, with this request's context.
@@ -47,6 +52,11 @@ class Intake:
         except asyncio.CancelledError:
             await _ended(job)
             raise
+
+
+def intake_of(state: Any) -> Intake:
+    """Return the intake of an application, by its state."""
+    return Intake(state.sessions, state.zone, state.writers, state.groups)
 
 
 async def _ended(job: asyncio.Future[Any]) -> None:

@@ -10,60 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 from gateway import logs
 from gateway.batches.model import File
-from gateway.errors import GatewayError, InvalidRequestError, TooLargeError
+from gateway.errors import GatewayError, TooLargeError
 from gateway.identity.access import Principal
 from gateway.landing.names import FileName
 from gateway.landing.zone import Chunk, Part, Stored, Zone
-from gateway.uploads import admission, completion, digests, publishing
+from gateway.uploads import admission, completion, publishing
 from gateway.uploads.admission import FileExistsAlreadyError, Known
-from gateway.uploads.digests import DigestMismatchError
+from gateway.uploads.announced import Announced
 from gateway.uploads.intake import Intake, pour
 from gateway.uploads.rows import Admission
 
 log = logs.get("uploads")
-MEDIA_TYPE_LENGTH = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """What the sender said of a file before its bytes; the digest in lower-case hex."""
-
-    size_bytes: int | None = None
-    sha256: str | None = None
-    media_type: str | None = None
-
-    @classmethod
-    def of(cls, headers: Mapping[str, str], size_bytes: int | None = None) -> Self:
-        """Read the headers of a request or of a part, names in lower case.
-
-        Raises
-        ------
-        InvalidRequestError
-            A digest header is malformed.
-        """
-        media = headers.get("content-type", "")
-        is_plain = media.isprintable() and 0 < len(media) <= MEDIA_TYPE_LENGTH
-        return cls(size_bytes, digests.expected(headers), media if is_plain else None)
-
-    def check(self, stored: Stored) -> None:
-        """Compare with what arrived.
-
-        Raises
-        ------
-        InvalidRequestError
-            Bytes are missing.
-        DigestMismatchError
-        """
-        if self.size_bytes not in {None, stored.size_bytes}:
-            raise InvalidRequestError(f"Only {stored.size_bytes} bytes arrived.")
-        if self.sha256 not in {None, stored.sha256}:
-            raise DigestMismatchError(f"The bytes that arrived have SHA-256 {stored.sha256}.")
+__all__ = ["Announced", "Received", "receive"]
 
 
 @dataclass(frozen=True, slots=True)

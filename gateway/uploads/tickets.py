@@ -29,7 +29,7 @@ from gateway.batches import ledger
 from gateway.batches.model import Batch, File
 from gateway.errors import GatewayError, NotFoundError
 from gateway.landing.zone import BatchPath
-from gateway.uploads import rows
+from gateway.uploads import completion, rows
 from gateway.uploads.admission import UploadConflictError
 from gateway.uploads.model import ACTIVE, Upload
 from gateway.uploads.rows import Admission
@@ -246,11 +246,7 @@ def give_up(session: Session, upload: Upload, actor: str, action: str) -> None:
     session.execute(ended.values(state="gone", fence=Upload.fence + 1))
     if upload.is_comparison:
         return
-    mine = rows.mine(admission_of(upload))
-    freed = session.execute(delete(rows.FILE).where(*mine).returning(rows.FILE.c.reserved_bytes))
-    row = freed.one_or_none()
-    if row is not None:
-        rows.count(session, upload.batch_id, -row.reserved_bytes, -1)
+    if completion.take_back(session, admission_of(upload)):
         facts = {"batch": upload.batch_id, "name": upload.name, "was": "pending"}
         rows.tell(session, actor, upload.client, action, facts)
 

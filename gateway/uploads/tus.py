@@ -32,7 +32,7 @@ from gateway.uploads.admission import (
     UploadConflictError,
 )
 from gateway.uploads.finishing import WholeMismatchError
-from gateway.uploads.intake import Intake
+from gateway.uploads.intake import intake_of
 from gateway.uploads.model import Upload
 from gateway.uploads.resuming import Resuming
 from gateway.uploads.tickets import Opening, UploadGoneError
@@ -240,8 +240,7 @@ async def overridden(upload_id: str, request: Request, principal: Writer) -> Res
 
 def _resuming(request: Request) -> Resuming:
     state = request.app.state
-    intake = Intake(state.sessions, state.zone, state.writers)
-    return Resuming(intake, state.switchboard, state.settings.uploads.idle_seconds)
+    return Resuming(intake_of(state), state.switchboard, state.settings.uploads.idle_seconds)
 
 
 def _require_fitting(request: Request, room_bytes: int) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import structlog
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from ulid import ULID
 
-from gateway import logs
+from gateway import database, logs
 from gateway.errors import GatewayError, InvalidRequestError, TooLargeError
 from gateway.web.bodies import RequestTimeoutError
 from gateway.web.problems import problem_response
@@ -42,7 +41,7 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state["request_id"] = f"req_{str(ULID()).lower()}"
+        state["request_id"] = database.new_id("req")
         state["body_done"] = False
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=state["request_id"])

@@ -27,6 +27,8 @@ import rfc8785
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
+from tests.fakes.gateway_uploads import RefusalError, Uploads
+
 USER, PASSWORD = "svc-acme", "correct horse"
 
 
@@ -39,7 +41,8 @@ class Fault:
     kind
         ``refuse`` (answer ``status`` and do nothing), ``cut`` (reset the connection after
         ``after_bytes`` of the body), ``lose`` (do it, reset instead of answering), ``stall``
-        (take ``after_bytes`` of the body, then wait until the server stops).
+        (take ``after_bytes`` of the body, then wait until the server stops). A resumable upload
+        keeps the bytes that came before it was cut.
     """
 
     method: str
@@ -67,6 +70,8 @@ class State:
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     forms: list[dict[str, str]] = field(default_factory=list)
+    mechanisms: list[str] = field(default_factory=lambda: ["put", "multipart", "tus"])
+    uploads: Uploads = field(init=False)
     manifest_changes: dict[str, Any] = field(default_factory=dict)
     key: ec.EllipticCurvePrivateKey = field(
         default_factory=lambda: ec.generate_private_key(ec.SECP256R1())
@@ -75,6 +80,9 @@ class State:
     lock: threading.RLock = field(default_factory=threading.RLock)
     stopping: threading.Event = field(default_factory=threading.Event)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self.uploads = Uploads(self.contents)
 
     def jwks(self) -> dict[str, Any]:
         """Return the public half of the signing key."""
@@ -117,7 +125,7 @@ class State:
             "sha256": hashlib.sha256(content).hexdigest(),
         }
         before = next((file for file in batch["files"] if file["name"] == name), None)
-        if before and before["sha256"] != found["sha256"]:
+        if before and before.get("sha256") != found["sha256"]:
             raise RefusalError(409, "file-exists")
         if not before:
             batch["files"].append(found)
@@ -137,15 +145,6 @@ class State:
         return str(batch["jobs"][-1]["id"])
 
 
-class RefusalError(Exception):
-    """An answer that is not a success."""
-
-    def __init__(self, status: int, slug: str, **more: Any) -> None:
-        super().__init__(slug)
-        self.status, self.slug, self.more = status, slug, more
-        self.headers: dict[str, str] = more.pop("headers", {})
-
-
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -162,22 +161,29 @@ class Handler(BaseHTTPRequestHandler):
         fault = self._fault(url.path)
         with self.state.lock:
             self.state.requests.append(f"{self.command} {url.path}")
-        if fault and fault.kind in {"cut", "stall"}:
+        is_broken = fault is not None and fault.kind in {"cut", "stall"}
+        if fault and is_broken and self.command != "PATCH":
             self._break_off(fault)
             return
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
-            with self.state.lock:
-                self._maybe_refuse(fault)
-                answer = self._route(url.path, body)
+            if self.command == "PATCH":
+                answer = self._patch(url.path, fault)
+            else:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                with self.state.lock:
+                    self._maybe_refuse(fault)
+                    answer = self._route(url.path, body)
         except RefusalError as problem:
             answer = self._problem(problem)
-        if fault and fault.kind == "lose":
+            self.close_connection |= self.command == "PATCH"  # its body may be left unread
+        if fault and is_broken:
+            self._break_off(fault, 0)
+        elif fault and fault.kind == "lose":
             self._reset()
-            return
-        self._send(*answer)
+        else:
+            self._send(*answer)
 
-    do_GET = do_POST = do_PUT = do_DELETE = serve  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815
 
     def _fault(self, path: str) -> Fault | None:
         with self.state.lock:
@@ -192,8 +198,8 @@ class Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "refuse":
             raise RefusalError(fault.status, fault.slug, headers=fault.headers)
 
-    def _break_off(self, fault: Fault) -> None:
-        self.rfile.read(fault.after_bytes)
+    def _break_off(self, fault: Fault, after_bytes: int | None = None) -> None:
+        self.rfile.read(fault.after_bytes if after_bytes is None else after_bytes)
         if fault.kind == "stall":
             self.state.stopping.wait()
         self._reset()
@@ -214,7 +220,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def _problem(self, problem: RefusalError) -> tuple[int, Any, dict[str, str]]:
         retryable = problem.status in {429, 503}
@@ -229,8 +236,7 @@ class Handler(BaseHTTPRequestHandler):
             return 200, self.state.jwks(), {}
         if path == "/v1/token":
             return self._token(dict(urllib.parse.parse_qsl(body.decode())))
-        if self.headers.get("Authorization", "").removeprefix("Bearer ") not in self.state.tokens:
-            raise RefusalError(401, "invalid-token")
+        self._authenticate()
         match [urllib.parse.unquote(part) for part in path.split("/")[2:]]:
             case ["batches"] if self.command == "POST":
                 return self._create(json.loads(body))
@@ -238,6 +244,12 @@ class Handler(BaseHTTPRequestHandler):
                 return self._list()
             case ["batches", batch_id, *rest] if batch_id in self.state.batches:
                 return self._batch(self.state.batches[batch_id], rest, body)
+            case []:
+                return 200, {"version": "0", "uploads": self.state.mechanisms}, {}
+            case ["uploads", upload_id] if self.command == "HEAD":
+                upload = self.state.uploads.find(upload_id, self.headers)
+                self.state.uploads.finish(upload)
+                return 200, b"", {**upload.standing(), "Cache-Control": "no-store"}
             case ["jobs", job_id] if job_id in self.state.jobs:
                 told = self.state.jobs[job_id]
                 return 200, told.pop(0) if len(told) > 1 else told[0], {}
@@ -245,6 +257,25 @@ class Handler(BaseHTTPRequestHandler):
                 lines = [json.dumps(reject) for reject in self.state.rejects]
                 return 200, "\n".join(lines).encode(), {"Content-Type": "application/x-ndjson"}
         raise RefusalError(404, "not-found")
+
+    def _authenticate(self) -> None:
+        if self.headers.get("Authorization", "").removeprefix("Bearer ") not in self.state.tokens:
+            raise RefusalError(401, "invalid-token")
+
+    def _patch(self, path: str, fault: Fault | None) -> tuple[int, Any, dict[str, str]]:
+        """Take bytes as they come: no lock is held meanwhile."""
+        uploads = self.state.uploads
+        with self.state.lock:
+            self._maybe_refuse(fault)
+            self._authenticate()
+            upload = uploads.find(path.rpartition("/")[2], self.headers)
+        is_broken = fault is not None and fault.kind in {"cut", "stall"}
+        limit = fault.after_bytes if fault and is_broken else upload.length
+        uploads.append(upload, self.headers, self.rfile, limit)
+        if not is_broken:
+            with self.state.lock:
+                uploads.finish(upload)
+        return 204, b"", {"Upload-Offset": upload.standing()["Upload-Offset"]}
 
     def _token(self, form: dict[str, str]) -> tuple[int, Any, dict[str, str]]:
         self.state.forms.append(form)
@@ -297,6 +328,12 @@ class Handler(BaseHTTPRequestHandler):
                 return 200, batch, {}
             case ["files", name] if self.command == "PUT":
                 return self._put(batch, name, body)
+            case ["uploads"]:
+                upload_id = f"upl_{next(self.state.numbers):026d}"
+                upload = self.state.uploads.create(upload_id, batch, self.headers)
+                return 201, b"", {"Location": f"/v1/uploads/{upload.id}"}
+            case ["files", name] if self.command == "GET":
+                return 200, self.state.uploads.look(batch, name), {}
             case ["files", name] if self.command == "DELETE":
                 batch["files"] = [file for file in batch["files"] if file["name"] != name]
                 return 204, b"", {}
@@ -325,7 +362,7 @@ class Handler(BaseHTTPRequestHandler):
     def _seal(
         self, batch: dict[str, Any], listed: list[dict[str, Any]]
     ) -> tuple[int, Any, dict[str, str]]:
-        held = {file["name"]: file["sha256"] for file in batch["files"]}
+        held = {file["name"]: file.get("sha256") for file in batch["files"]}
         if {file["name"]: file["sha256"] for file in listed} != held:
             cause = {"pointer": "/files", "detail": "not the files of this batch"}
             raise RefusalError(409, "batch-incomplete", errors=[cause])

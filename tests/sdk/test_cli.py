@@ -28,8 +28,9 @@ PARTIAL = {"state": "partially_succeeded", "rows": {"read": 9, "loaded": 8, "rej
 
 
 @pytest.fixture
-def environment(api: State) -> dict[str, str]:
-    return {"GATEWAY_URL": api.url, "GATEWAY_USER": USER, "GATEWAY_PASSWORD": PASSWORD}
+def environment(api: State, tmp_path: Path) -> dict[str, str]:
+    account = {"GATEWAY_USER": USER, "GATEWAY_PASSWORD": PASSWORD}
+    return {"GATEWAY_URL": api.url, **account, "XDG_STATE_HOME": str(tmp_path / "state")}
 
 
 @pytest.fixture

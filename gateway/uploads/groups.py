@@ -1,0 +1,132 @@
+"""Small files that wait for the database, gathered: one transaction for all that are there.
+
+While a client's group is being stored, what comes meanwhile becomes its next one; so nobody waits
+for others to come, and the more there is to do, the less each costs. Clients do not share groups:
+one whose rows are locked holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from gateway import logs
+from gateway.batches.views import FileView
+from gateway.jobs.reading import client_of
+from gateway.landing.zone import Gathering
+from gateway.uploads import together
+from gateway.uploads.together import Ready
+
+log = logs.get("uploads")
+LANES = 4
+MOST = 256
+
+
+class Groups:
+    """Stores ready files of many requests; ``zone`` may be one that cannot do this."""
+
+    def __init__(self, sessions: sessionmaker[Session], zone: object) -> None:
+        self._sessions = sessions
+        self._zone = zone
+        self._lanes = ThreadPoolExecutor(LANES, thread_name_prefix="group")
+        self._waiting: dict[str, list[tuple[Ready, Waiter]]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def can_store(self) -> bool:
+        """Whether the landing zone takes many files at once."""
+        return isinstance(self._zone, Gathering)
+
+    def add(self, ready: Ready, waiter: Waiter) -> None:
+        """Have a file stored; its part belongs to the group from now on."""
+        client = client_of(ready.small.principal)
+        with self._lock:
+            waiting = self._waiting.get(client)
+            if waiting is not None:
+                waiting.append((ready, waiter))
+                return
+            self._waiting[client] = [(ready, waiter)]
+        self._lanes.submit(self._turn, client)
+
+    def close(self) -> None:
+        """Store what waits, and take no more."""
+        self._lanes.shutdown()
+
+    def store(self, client: str, files: Sequence[Ready]) -> list[FileView | None]:
+        """Store one client's files: None stands for each that must go its way alone; blocks.
+
+        Their parts are let go of.
+        """
+        views: list[FileView | None] = [None] * len(files)
+        try:
+            views = self._stored(client, files)
+        except Exception as error:  # noqa: BLE001 - what was published is adopted, or reconciled
+            log.warning("group_unsettled", files=len(files), kind=type(error).__name__)
+        for file, view in zip(files, views, strict=True):
+            file.part.abort() if view is None else file.part.release()
+        return views
+
+    def _stored(self, client: str, files: Sequence[Ready]) -> list[FileView | None]:
+        zone = self._zone
+        if not isinstance(zone, Gathering):
+            return [None] * len(files)
+        try:
+            with self._sessions.begin() as session:
+                return together.store(session, zone, client, files)
+        except Exception as error:  # noqa: BLE001 - each is tried again alone, and its sender told
+            log.warning("group_failed", files=len(files), kind=type(error).__name__)
+        with self._sessions.begin() as session:
+            return together.settle(session, zone, client, files)
+
+    def _turn(self, client: str) -> None:
+        with self._lock:
+            waiting = self._waiting[client]
+            group, waiting[:] = waiting[:MOST], waiting[MOST:]
+        views: list[FileView | None] = [None] * len(group)
+        try:
+            views = self.store(client, [ready for ready, _ in group])
+        finally:
+            with self._lock:
+                is_idle = not self._waiting[client]
+                if is_idle:
+                    del self._waiting[client]
+            if not is_idle:
+                self._lanes.submit(self._turn, client)
+            _tell(group, views)
+
+
+class Waiter:
+    """Who waits for a file, on which event loop."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.outcome: asyncio.Future[FileView | None] = self.loop.create_future()
+
+    def resolve(self, view: FileView | None) -> None:
+        """Tell the outcome; on the loop."""
+        if not self.outcome.done():
+            self.outcome.set_result(view)
+
+    def resolve_soon(self, view: FileView | None) -> None:
+        """Tell the outcome; from a thread."""
+        self.loop.call_soon_threadsafe(self.resolve, view)
+
+
+def _tell(group: Sequence[tuple[Ready, Waiter]], views: Sequence[FileView | None]) -> None:
+    """Wake each loop once, whoever of it waits; then let go of the parts."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Waiter, FileView | None]]]
+    by_loop = defaultdict(list)
+    for (_, waiter), view in zip(group, views, strict=True):
+        by_loop[waiter.loop].append((waiter, view))
+    for loop, told in by_loop.items():
+        loop.call_soon_threadsafe(_resolve_all, told)
+
+
+def _resolve_all(told: Sequence[tuple[Waiter, FileView | None]]) -> None:
+    for waiter, view in told:
+        waiter.resolve(view)
