@@ -123,7 +123,9 @@ class Case:
     def _document(self, batch: str, name: str, content: bytes) -> Iterator[Finding]:
         manifests = {row["batch_id"]: row for row in self.ledger.of("manifest")}
         row = manifests.get(batch)
-        if row is None or name not in DOCUMENTS:
+        if name.startswith("."):
+            yield Finding("I9", "temporary-left", f"{batch}/{name}")
+        elif row is None or name not in DOCUMENTS:
             yield Finding("I2", "document-unsealed", f"{batch}/{name}")
         elif content not in {bytes(row["document"]), row["receipt"].encode()}:
             yield Finding("I2", "document-changed", f"{batch}/{name}")

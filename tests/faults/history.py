@@ -113,9 +113,13 @@ class Client:
         self.history.note("file", **facts)
         told = f"filename {_encoded(name)},sha256 {_encoded(facts['sha256'])}"
         headers = {**TUS, "Upload-Length": str(len(content)), "Upload-Metadata": told}
-        answer = self.ask("POST", f"/v1/batches/{batch}/uploads", headers=headers)
-        assert answer.status_code == 201, answer.text
-        return answer.headers["location"]
+        for _ in range(RETRIES):
+            answer = self.ask("POST", f"/v1/batches/{batch}/uploads", headers=headers)
+            if answer.status_code == 201:
+                return answer.headers["location"]
+            assert answer.json()["retryable"], answer.text
+            time.sleep(0.2)
+        raise AssertionError(answer.text)
 
     def offset(self, place: str) -> int:
         """Ask how far an upload is."""

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -177,6 +178,8 @@ def _live(wanted: dict[str, Any], parent: int) -> None:
 
     try:
         cli.main()
+    except BaseException:  # noqa: BLE001 - nothing of it may reach the loop above
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -120,6 +120,10 @@ HARMS: dict[str, tuple[Callable[[Copy], object], set[str]]] = {
         lambda c: (c.root / f"acme/flights/{c.sealed}/manifest.json").write_text("{}"),
         {"document-changed"},
     ),
+    "a document unfinished": (
+        lambda c: (c.root / f"acme/flights/{c.sealed}/.manifest.json.1").write_text("{"),
+        {"temporary-left"},
+    ),
     "a part of nobody": (lambda c: (c.root / ".parts/upl_x").write_text("?"), {"part-of-nobody"}),
     "files given to another": (to_another, {"published-for-another"}),
     "a 201 for nothing": (claim_more, {"acknowledged-lost", "acknowledged-without-row"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ from tests.faults.nursery import Born, Nursery
 CLIENTS = 200
 AT_ONCE = 50
 BYTES = 200_000
+SMALL_BYTES = 20_000
 
 
 @pytest.fixture
@@ -32,7 +34,9 @@ def plans() -> list[Plan]:
     """Return what befalls connections: about half of them come to harm, each at another byte."""
     chance = random.Random(7)
     acts = ("cut", "reset", "drop_answer", "pass", "pass", "pass")
-    return [Plan(chance.choice(acts), chance.randrange(500, BYTES)) for _ in range(6 * CLIENTS)]
+    return [
+        Plan(chance.choice(acts), chance.randrange(500, SMALL_BYTES)) for _ in range(6 * CLIENTS)
+    ]
 
 
 def persistently(act: Callable[[], bool]) -> None:
@@ -56,12 +60,12 @@ def test_two_hundred_clients_that_drop_and_resume_at_once(
         line = acme.at(proxy.url)
 
         def put(number: int) -> None:
-            content = random.Random(number).randbytes(BYTES)
+            content = random.Random(number).randbytes(SMALL_BYTES)
             name = f"{number}.bin"
             persistently(lambda: line.put(batch, name, content).is_success)
 
         def resume(number: int) -> None:
-            content = random.Random(number).randbytes(BYTES)
+            content = random.Random(number).randbytes(SMALL_BYTES)
             name = f"{number}.bin"
             place = acme.create_upload(batch, name, content)
 
@@ -133,7 +137,8 @@ def test_a_server_stopped_in_the_middle_of_a_patch_cannot_harm_what_came_after(
         acme.seal(batch).raise_for_status()
         stopped.send(signal.SIGCONT)
         # What it had and what still comes it may write where it likes, but not into the file.
-        assert late.result().status_code in {409, 410}
+        with contextlib.suppress(httpx.TransportError):  # or its connection is ended
+            assert late.result().status_code in {409, 410}
     assert check() == []
 
 
