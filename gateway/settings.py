@@ -130,6 +130,10 @@ class Server(_Section):
     cors_origins: str = Field(
         "", description="comma-separated origins whose pages may call the API, or nothing"
     )
+    header_seconds: float = Field(10.0, gt=0, le=300, description="for a request's headers to come")
+    protocol: Literal["fast", "stock"] = Field(
+        "fast", description="stock is uvicorn's own: slower, and without limits on headers' time"
+    )
     trusted_proxies: str = Field("", description="comma-separated addresses whose X-Forwarded-For")
 
 
