@@ -28,7 +28,7 @@ from gateway.uploads import digests, together
 from gateway.uploads.groups import Groups, Waiter
 from gateway.uploads.intake import Intake
 from gateway.uploads.receive import Announced
-from gateway.uploads.together import Small
+from gateway.uploads.together import SMALL_BYTES, Small
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,7 +36,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-SMALL_BYTES = 64 * 1024
 # A sender who has not sent the whole by then holds a place like every other.
 PATIENCE_SECONDS = 0.02
 ROUTE = "/v1/batches/{batch_id}/files/{name}"

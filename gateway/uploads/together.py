@@ -33,6 +33,8 @@ from gateway.uploads import completion
 from gateway.uploads.admission import most_bytes
 from gateway.uploads.announced import Announced
 
+SMALL_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Small:
