@@ -11,7 +11,7 @@ import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.local import programs
+from deploy.local import debian, programs
 from deploy.local.programs import RUN_DIR, StackError
 
 UNPACKED = RUN_DIR / "openldap"
@@ -80,40 +80,9 @@ def _below(root: Path) -> Software:
 
 
 def _unpack() -> None:
-    UNPACKED.mkdir(parents=True, exist_ok=True)
-    packages = _packages()
-    _apt(["download", *packages], cwd=UNPACKED)
-    for archive in sorted(UNPACKED.glob("*.deb")):
-        unpack: programs.Words = [programs.find("dpkg"), "-x", archive, UNPACKED]
-        programs.run(unpack, "OpenLDAP could not be unpacked")
-        archive.unlink()
+    debian.unpack("OpenLDAP", ["slapd"], UNPACKED, _is_wanted)
 
 
-def _packages() -> list[str]:
-    """Return slapd and what it needs of what this machine lacks."""
-    planned = ["--simulate", "--no-install-recommends", "install", "slapd"]
-    try:
-        answer = _apt(planned)
-    except StackError:
-        _apt(["update"])
-        answer = _apt(planned)
-    names = [line.split()[1] for line in answer.splitlines() if line.startswith("Inst ")]
-    wanted = [name for name in names if name == "slapd" or name.startswith("lib")]
-    return [name for name in wanted if not name.startswith(UNNEEDED)]
-
-
-def _apt(argv: list[str], *, cwd: Path | None = None) -> str:
-    """Run apt with lists and caches of our own, so that no privilege is needed."""
-    state = UNPACKED / "apt"
-    for folder in ("lists/partial", "archives/partial"):
-        (state / folder).mkdir(parents=True, exist_ok=True)
-    options = {
-        "Dir::State::lists": state / "lists",
-        "Dir::Cache": state,
-        "Dir::Log": state,
-        "Debug::NoLocking": 1,
-        "APT::Sandbox::User": "root",
-    }
-    given = [text for name, value in options.items() for text in ("-o", f"{name}={value}")]
-    command = [programs.find("apt-get"), "-qq", *given, *argv]
-    return programs.run(command, "OpenLDAP could not be downloaded", cwd=cwd)
+def _is_wanted(package: str) -> bool:
+    is_ours = package == "slapd" or package.startswith("lib")
+    return is_ours and not package.startswith(UNNEEDED)
