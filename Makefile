@@ -11,7 +11,7 @@ each_stack = if [ -x $(BIN)/python ]; then \
 export PORT_BASE EXIT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-gateway test-airflow lint lock clean bootstrap
+.PHONY: help demo up down test test-gateway test-airflow test-s3 lint lock clean bootstrap
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -41,6 +41,9 @@ test-gateway:
 
 test-airflow:
 	PYTHONPATH=airflow:airflow/plugins .run/airflow-env/bin/python -m pytest --rootdir . $(AIRFLOW_TESTS) $(PYTEST_ARGS)
+
+test-s3: bootstrap ## run what a landing zone on an object store promises, on a real one (Ceph)
+	$(BIN)/python -m pytest -m s3 $(GATEWAY_TESTS) $(PYTEST_ARGS)
 
 lint: bootstrap ## ruff, mypy, import contracts
 	$(BIN)/ruff check
