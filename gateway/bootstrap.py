@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +14,8 @@ from gateway import database, logs
 from gateway.identity.access import Access
 from gateway.identity.directory import Directory
 from gateway.identity.tokens import KeyRing
-from gateway.landing.disk import DiskZone
-from gateway.landing.zone import Zone
+from gateway.landing import opening
+from gateway.landing.zone import StorageUnavailableError, Zone
 from gateway.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def build(config: Settings) -> Services:
         settings=config,
         engine=engine,
         sessions=sessions,
-        zone=DiskZone(config.landing.root, config.landing.min_free_bytes),
+        zone=_zone(config),
         directory=directory,
         keys=keys,
         access=Access(config, sessions, directory, keys),
@@ -80,14 +79,18 @@ def build(config: Settings) -> Services:
     )
 
 
+def _zone(config: Settings) -> Zone:
+    try:
+        return opening.open_zone(config.landing)
+    except StorageUnavailableError:
+        name = opening.ROOT if config.landing.root is not None else opening.URL
+        raise SettingsError(f"{name}: the landing zone does not answer") from None
+
+
 def _refuse_weak(config: Settings) -> None:
     causes = []
-    root = config.landing.root
     if not config.ldap.url.startswith("ldaps://") and not config.ldap.start_tls:
         causes.append("GATEWAY_LDAP_URL: use ldaps://, or set GATEWAY_LDAP_START_TLS")
-    if not root.is_dir():
-        causes.append("GATEWAY_LANDING_ROOT: is not a directory")
-    elif root.stat().st_mode & stat.S_IWOTH:
-        causes.append("GATEWAY_LANDING_ROOT: anybody may write there")
+    causes += opening.faults(config.landing)
     if causes:
         raise SettingsError("\n".join(causes))

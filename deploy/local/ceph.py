@@ -206,7 +206,7 @@ class ObjectStore:
         self.stop()
 
     def _administer(self, *words: str) -> None:
-        argv = [self.software.programs_dir / "radosgw-admin", *words]
+        argv: programs.Words = [self.software.programs_dir / "radosgw-admin", *words]
         argv.append(f"--conf={self.run_dir / 'ceph.conf'}")
         programs.run(argv, "radosgw-admin failed", env=self.software.environment)
 
@@ -259,12 +259,12 @@ def _start_cluster(store: ObjectStore, monitor_port: int) -> None:
 
 
 def _run(store: ObjectStore, program: str, *words: str | Path) -> None:
-    argv = [store.software.programs_dir / program, *words]
+    argv: programs.Words = [store.software.programs_dir / program, *words]
     programs.run(argv, f"{program} failed", env=store.software.environment)
 
 
 def _start(store: ObjectStore, program: str, *words: str) -> None:
-    argv = [store.software.programs_dir / program, *words]
+    argv: programs.Words = [store.software.programs_dir / program, *words]
     log = store.run_dir / f"{program}.out"
     environment: Mapping[str, str] = store.software.environment
     store.cluster.append(processes.start(argv, log, env=environment, cwd=store.run_dir))
