@@ -23,7 +23,7 @@ from gateway.landing.s3_parts import S3Part
 from gateway.landing.s3_reader import open_ranged
 from gateway.landing.s3_roll import Roll
 from gateway.landing.s3_settings import S3Settings
-from gateway.landing.s3_store import Store, TakenError
+from gateway.landing.s3_store import QUICK, Store, TakenError
 from gateway.landing.zone import (
     COMPONENT,
     FILES,
@@ -55,7 +55,7 @@ class S3Zone:
         self._multipart = Multipart(settings)
         self._names = Names(self._store, self._multipart)
         self._store.folders()
-        self._roll = Roll(self._store, settings.lease_seconds)
+        self._roll = Roll(Store(settings, QUICK), settings.lease_seconds)
 
     def close(self) -> None:
         """Let go of what is held."""

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig
 
 # Together they end before a caller's patience does.
-RETRIES, RETRIED_SECONDS = 2, 20
-TIMEOUT, CONNECT_TIMEOUT = "30s", "3s"
+RETRIES, RETRIED_SECONDS = 2, 10
+CONNECT_TIMEOUT = "3s"
+# For a segment on a slow line, and for what is as small as a word.
+PATIENT, QUICK = "30s", "5s"
 BULK = 1000
 
 
@@ -65,10 +67,10 @@ class Store:
         From every method.
     """
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings, timeout: str = PATIENT) -> None:
         options: ClientConfig = {
             "allow_http": settings.endpoint.startswith("http://"),
-            "timeout": TIMEOUT,
+            "timeout": timeout,
             "connect_timeout": CONNECT_TIMEOUT,
         }
         if settings.ca_path is not None:
