@@ -43,6 +43,7 @@ test-airflow:
 	PYTHONPATH=airflow:airflow/plugins .run/airflow-env/bin/python -m pytest --rootdir . $(AIRFLOW_TESTS) $(PYTEST_ARGS)
 
 test-s3: bootstrap ## run what a landing zone on an object store promises, on a real one (Ceph)
+	@$(BIN)/python -m deploy.local.ceph
 	$(BIN)/python -m pytest -m s3 $(GATEWAY_TESTS) $(PYTEST_ARGS)
 
 lint: bootstrap ## ruff, mypy, import contracts

@@ -12,8 +12,8 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from obstore.store import S3Store
 
 from deploy.local import debian, processes, programs
 from deploy.local.processes import LOOPBACK
-from deploy.local.programs import RUN_DIR
+from deploy.local.programs import RUN_DIR, StackError
 
 UNPACKED = RUN_DIR / "ceph"
 PACKAGES = ("ceph-mon", "ceph-osd", "radosgw")
@@ -166,7 +166,9 @@ class ObjectStore:
         front = f"beast endpoint={LOOPBACK}:{self.port} tcp_nodelay=1"
         quota = ["--rgw-bucket-quota-ttl=0", "--rgw-user-quota-bucket-sync-interval=1"]
         argv += [f"--conf={self.run_dir / 'ceph.conf'}", f"--rgw-frontends={front}", *quota]
-        process = processes.start(argv, log, env=self.software.environment, cwd=self.run_dir)
+        process = processes.start(
+            argv, log, env=self.software.environment, cwd=self.run_dir, death_signal="KILL"
+        )
         self.gateway = process
         processes.wait_until(
             lambda: processes.get(self.port, "/")[0] != 0, process, name="radosgw", log=log
@@ -266,5 +268,18 @@ def _run(store: ObjectStore, program: str, *words: str | Path) -> None:
 def _start(store: ObjectStore, program: str, *words: str) -> None:
     argv: programs.Words = [store.software.programs_dir / program, *words]
     log = store.run_dir / f"{program}.out"
-    environment: Mapping[str, str] = store.software.environment
-    store.cluster.append(processes.start(argv, log, env=environment, cwd=store.run_dir))
+    environment = store.software.environment
+    process = processes.start(argv, log, env=environment, cwd=store.run_dir, death_signal="KILL")
+    store.cluster.append(process)
+
+
+def main() -> None:
+    """Bring the programs in, or say in one line why not."""
+    try:
+        ensure()
+    except StackError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -213,6 +213,8 @@ class S3Part:
         ------
         InsufficientStorageError, StorageUnavailableError
         """
+        if self._index.assembly is not None:
+            self._multipart.abort(*self._index.assembly)
         upload = self._multipart.begin(key, {OWNER: self.holder})
         # Written down before there is anything in it: whoever sweeps the part ends it too.
         self._write_index(replace(self._index, assembly=(key, upload)))

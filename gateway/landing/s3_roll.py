@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import secrets
 import threading
 import time
@@ -42,7 +43,8 @@ class Roll:
         self._writing = threading.Lock()
         self._uploads: set[str] = set()
         self._wanted = self._written = 0
-        self._written_at = -float("inf")
+        self._written_at = -math.inf
+        self._is_there = False
         self._ended = threading.Event()
         self._beating: threading.Thread | None = None
 
@@ -116,7 +118,7 @@ class Roll:
         self._ended.set()
         if self._beating is not None:
             self._beating.join()
-        if self._written_at > 0:
+        if self._is_there:
             with contextlib.suppress(GatewayError):
                 self._store.delete([self._key])
 
@@ -137,8 +139,10 @@ class Roll:
                 return
             with self._lock:
                 version, uploads = self._wanted, sorted(self._uploads)
+            self._written_at = -math.inf  # after a failure nothing is believed
             self._store.put(self._key, json.dumps({"uploads": uploads}).encode())
             self._written, self._written_at = version, time.monotonic()
+            self._is_there = True
 
     def _beat(self) -> None:
         pause = self._lease.total_seconds() / BEATS_A_LEASE
