@@ -14,7 +14,7 @@ export PORT_BASE EXIT
 .PHONY: help demo up down test test-gateway test-airflow test-s3 lint lock clean bootstrap
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 bootstrap: # the two locked environments, and OpenLDAP where it is missing
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is missing: install Debian's python3.11" >&2; exit 1; }

@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -187,6 +188,29 @@ def test_every_process_sees_at_once_who_works_on_an_upload(zone: S3Zone, other: 
     other.resume_part("upl_1", len(LARGE)).abort()
 
 
+def test_of_two_who_resume_at_once_exactly_one_goes_on(zone: S3Zone, other: S3Zone) -> None:
+    part = zone.open_part("upl_1")
+    part.write([LARGE])
+    part.checkpoint()
+    part.release()
+
+    def attempt(each: S3Zone) -> S3Part | None:
+        try:
+            return each.resume_part("upl_1", SEGMENT + 1)
+        except PartBusyError:
+            return None
+
+    for _ in range(6):
+        with ThreadPoolExecutor(2) as crowd:
+            [won] = [part for part in crowd.map(attempt, (zone, other)) if part is not None]
+        won.write([LARGE[SEGMENT + 1 :]])
+        won.finish()
+        won.release()
+    part = zone.resume_part("upl_1", len(LARGE))
+    assert part.finish().sha256 == hashlib.sha256(LARGE).hexdigest()
+    part.abort()
+
+
 def test_a_zone_that_was_closed_in_order_lets_go_at_once(s3: S3Settings, other: S3Zone) -> None:
     ended = S3Zone(s3)
     ended.open_part("upl_1").checkpoint()
@@ -300,7 +324,6 @@ def test_two_who_publish_at_once_give_the_name_once(
     zone: S3Zone, other: S3Zone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3_names, "SETTLE_SECONDS", 0.0)
-    from concurrent.futures import ThreadPoolExecutor
 
     def attempt(zone: S3Zone, content: bytes, upload: str) -> bool:
         try:
