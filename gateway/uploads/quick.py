@@ -24,11 +24,11 @@ from gateway.identity import access
 from gateway.identity.access import Access, Principal
 from gateway.landing.names import FileName
 from gateway.landing.zone import Chunk
-from gateway.uploads import digests, together
+from gateway.uploads import digests
 from gateway.uploads.groups import Groups, Waiter
 from gateway.uploads.intake import Intake
 from gateway.uploads.receive import Announced
-from gateway.uploads.together import SMALL_BYTES, Small
+from gateway.uploads.small import SMALL_BYTES, Small, write
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -133,7 +133,7 @@ class QuickPut:
     def _write(self, small: Small, waiter: Waiter, groups: Groups) -> None:
         """Make the bytes durable and hand them on; whatever fails is left to the door."""
         try:
-            ready = together.write(self._intake.zone, small)
+            ready = write(self._intake.zone, small)
         except Exception:  # noqa: BLE001 - the door tries again, and says what is wrong
             waiter.resolve_soon(None)
         else:
