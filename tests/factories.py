@@ -30,14 +30,18 @@ def onboard(
     sessions: sessionmaker[Session],
     name: str = "acme",
     projects: tuple[str, ...] = ("flights",),
+    own: dict[str, int] | None = None,
     **limits: int,
 ) -> None:
-    """Onboard a client with projects of one small contract."""
+    """Onboard a client with projects of one small contract, each with the limits ``own``.
+
+    Tests ask faster than a client may by default.
+    """
     document = {
         "client": name,
         "name": name.title(),
-        "limits": limits,
-        "projects": {project: {"contract": CONTRACT} for project in projects},
+        "limits": {"requests_per_second": 100_000, **limits},
+        "projects": {project: {"contract": CONTRACT, "limits": own or {}} for project in projects},
     }
     with sessions.begin() as session:
         apply.apply(session, spec.parse(document), actor="operator:test")

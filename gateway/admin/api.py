@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from gateway import web
+from gateway import database, web
 from gateway.admin import probes, views
 from gateway.admin import reconcile as reconciler
 from gateway.audit import actions, trail
-from gateway.clients import registry
+from gateway.clients import registry, usage
+from gateway.clients.rate import RateLimitedError
 from gateway.clients.registry import Client
 from gateway.errors import (
     ForbiddenError,
@@ -29,7 +30,13 @@ from gateway.onboarding import apply, spec
 from gateway.onboarding.spec import ClientSpec
 
 router = APIRouter()
-REFUSALS = (NotAuthenticatedError, ForbiddenError, InvalidRequestError, UnavailableError)
+REFUSALS = (
+    NotAuthenticatedError,
+    ForbiddenError,
+    InvalidRequestError,
+    RateLimitedError,
+    UnavailableError,
+)
 ClientName = Annotated[str, Path(pattern=spec.CLIENT_NAME)]
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-z]{26}$")]
 
@@ -121,7 +128,9 @@ def search_audit(
 @router.get(
     "/v1/admin/audit/verify",
     tags=["admin"],
-    responses=web.problems(NotAuthenticatedError, ForbiddenError, UnavailableError),
+    responses=web.problems(
+        NotAuthenticatedError, ForbiddenError, RateLimitedError, UnavailableError
+    ),
 )
 def verify_audit(request: Request, principal: Auditor) -> views.VerdictView:  # noqa: ARG001
     """Recompute the whole chain, from its first record to the head."""
@@ -158,9 +167,12 @@ def get_client(
     principal: Admin,  # noqa: ARG001
     session: web.SessionDep,
 ) -> views.ClientView:
-    """Show a client with the spec last applied."""
+    """Show a client with the spec last applied, and what it received today (UTC)."""
     found = _client(session, client)
-    return views.ClientView.of(found, _projects(session, found), whole=True)
+    view = views.ClientView.of(found, _projects(session, found), whole=True)
+    today = usage.day_of(database.now(session))
+    view.received_today = usage.of_day(session, client, today)
+    return view
 
 
 @router.put(

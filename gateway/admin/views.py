@@ -55,7 +55,11 @@ class VerdictView(BaseModel):
 
 
 class ClientView(BaseModel):
-    """A client as administrators see it."""
+    """A client as administrators see it.
+
+    ``received_today`` has the bytes of each project since midnight (UTC), those that uploads under
+    way hold included.
+    """
 
     client: str
     name: str
@@ -64,6 +68,7 @@ class ClientView(BaseModel):
     created_at: datetime
     updated_at: datetime
     spec: dict[str, Any] | None = None
+    received_today: dict[str, int] | None = None
 
     @classmethod
     def of(cls, client: Client, projects: list[str], *, whole: bool) -> ClientView:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 
 from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -15,7 +16,7 @@ from gateway.audit import actions
 from gateway.batches import states
 from gateway.batches.model import Batch, File
 from gateway.batches.views import BATCH_ID, BatchRequest
-from gateway.clients import limits, registry
+from gateway.clients import limits, registry, usage
 from gateway.clients.registry import Client, Project
 from gateway.errors import Fault, GatewayError, InvalidRequestError, NotFoundError
 from gateway.identity.access import Principal
@@ -259,12 +260,21 @@ def uncleared(session: Session, limit: int) -> Sequence[Batch]:
 
 
 def clear(session: Session, batch: Batch) -> None:
-    """Forget the files of a canceled or expired batch: the landing zone no longer has them."""
+    """Forget the files of a canceled or expired batch: the landing zone no longer has them.
+
+    What unfinished uploads held of a day's bytes is given back to it.
+    """
     ended = update(Batch).where(
         Batch.id == batch.id,
         Batch.client == batch.client,
         Batch.state.in_(("canceled", "expired")),
     )
     values = {"reserved_bytes": 0, "file_count": 0}
-    if session.execute(ended.values(values).returning(Batch.id)).first() is not None:
-        session.execute(delete(File).where(File.batch_id == batch.id))
+    if session.execute(ended.values(values).returning(Batch.id)).first() is None:
+        return
+    unfinished = delete(File).where(File.batch_id == batch.id, File.state == "pending")
+    held: Counter[tuple[str, str, date]] = Counter()
+    for row in session.execute(unfinished.returning(File.created_at, File.reserved_bytes)):
+        held[batch.client, batch.project, usage.day_of(row.created_at)] -= row.reserved_bytes
+    usage.add_all(session, held)
+    session.execute(delete(File).where(File.batch_id == batch.id))

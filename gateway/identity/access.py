@@ -14,6 +14,7 @@ from fastapi.security import OAuth2
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import settings
+from gateway.clients.rate import RequestRate
 from gateway.clients.registry import ClientSuspendedError
 from gateway.errors import ForbiddenError, GatewayError
 from gateway.identity import scopes, sessions
@@ -26,6 +27,8 @@ from gateway.settings import SettingsError
 # How long an answer is believed where it is asked for again before anything is acknowledged.
 RECALL_SECONDS = 1.0
 RECALLED_TOKENS = 4096
+# In the state of a request's scope: it was counted among the client's requests of this second.
+COUNTED = "is_counted"
 
 _BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
 
@@ -116,6 +119,7 @@ class Access:
         self.directory = directory
         self._keys = keys
         self.membership = Membership(directory, config.ldap.cache_seconds)
+        self.rate = RequestRate(database)
         self._recalled: dict[str, _Recalled] = {}
 
     def principal(self, token: str) -> Principal:
@@ -247,7 +251,11 @@ def _caller(request: Request, authorization: Annotated[str | None, Security(_sch
     if token is None:
         raise NotAuthenticatedError
     access: Access = request.app.state.access
-    return access.principal(token)
+    caller = access.principal(token)
+    # Whoever tried a shorter way before has counted it.
+    if caller.client is not None and not request.scope.get("state", {}).get(COUNTED):
+        access.rate.take(caller.client)
+    return caller
 
 
 def is_writer(principal: Principal) -> bool:

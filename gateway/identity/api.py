@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
 from gateway import web
+from gateway.clients.rate import RateLimitedError
 from gateway.errors import GatewayError, UnavailableError
 from gateway.identity import requests, scopes
 from gateway.identity.access import Access, Anyone, NotAMemberError, NotAuthenticatedError
@@ -276,7 +277,11 @@ class Me(BaseModel):
 @router.get(
     "/v1/me",
     responses=web.problems(
-        NotAuthenticatedError, InvalidTokenError, NotAMemberError, UnavailableError
+        NotAuthenticatedError,
+        InvalidTokenError,
+        NotAMemberError,
+        RateLimitedError,
+        UnavailableError,
     ),
 )
 def me(request: Request, caller: Anyone) -> Me:

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from gateway import web
+from gateway.clients.rate import RateLimitedError
 from gateway.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -30,6 +31,7 @@ REFUSALS = (
     InvalidTokenError,
     ForbiddenError,
     InvalidRequestError,
+    RateLimitedError,
     UnavailableError,
 )
 MOVING_SECONDS = 2

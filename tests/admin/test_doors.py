@@ -5,6 +5,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
 from deploy.local.directory import Directory as DirectoryServer
+from gateway import database
+from gateway.clients import usage
 from gateway.jobs.model import Job
 from gateway.settings import Settings
 from tests import factories
@@ -122,18 +125,20 @@ def test_a_client_is_applied_by_its_spec_shown_and_exported(
 ) -> None:
     headers = bearer("admin")
     changed = copy.deepcopy(SPEC)
-    changed["limits"] = {"open_batches": 7}
+    changed["limits"] = {"open_batches": 7, "requests_per_second": 50}
     applied = client.put("/v1/admin/clients/acme", json=changed, headers=headers)
     assert applied.status_code == 200, applied.text
     assert applied.json()["changes"] == [
         "rename client acme to Acme Air",
         "set limit open_batches to 7",
+        "set limit requests_per_second to 50",
     ]
     again = client.put("/v1/admin/clients/acme", json=changed, headers=headers)
     assert again.json()["changes"] == []
     shown = client.get("/v1/admin/clients/acme", headers=headers).json()
     assert shown["spec"]["limits"]["open_batches"] == 7
     assert shown["projects"] == ["flights"]
+    assert shown["received_today"] == {}
     registry = json.loads(Path(config.airflow.registry_path).read_text())
     assert {each["dag_id"] for each in registry["projects"]} == {"acme__flights", "globex__weather"}
     listed = client.get("/v1/admin/clients", headers=headers).json()["items"]
@@ -159,6 +164,18 @@ def test_an_impossible_spec_changes_nothing(
     if pointer is not None:
         assert pointer in [each["pointer"] for each in refused.json()["errors"]]
     assert client.get("/v1/admin/clients/acme", headers=headers).json() == before
+
+
+def test_an_administrator_sees_what_a_client_received_today(
+    client: TestClient, bearer: Bearer, sessions: sessionmaker[Session]
+) -> None:
+    with sessions.begin() as session:
+        today = usage.day_of(database.now(session))
+        usage.add(session, "acme", "flights", today, 5)
+        usage.add(session, "acme", "flights", today - timedelta(days=1), 7)
+        usage.add(session, "globex", "weather", today, 9)
+    shown = client.get("/v1/admin/clients/acme", headers=bearer("admin")).json()
+    assert shown["received_today"] == {"flights": 5}
 
 
 def test_a_suspended_client_cannot_deliver_until_it_is_resumed(

@@ -218,6 +218,37 @@ def test_one_key_too_many_open_batches_is_a_quota(
     assert "retry-after" in answer.headers
 
 
+def test_a_project_may_have_a_quota_of_open_batches_of_its_own(
+    client: TestClient, sessions: sessionmaker[Session], acme: Headers, opened: str
+) -> None:
+    factories.onboard(sessions, "acme", ("flights", "crews"), {"open_batches": 1})
+    second = {**WANTED, "reference": "2"}
+    answer = client.post("/v1/batches", json=second, headers=acme)
+    assert (answer.status_code, slug(answer)) == (429, "quota-exceeded")
+    assert "of this project" in answer.json()["detail"]
+    other = client.post("/v1/batches", json={**second, "project": "crews"}, headers=acme)
+    assert other.status_code == 201, "what one project has is not another's"
+    assert client.delete(f"/v1/batches/{opened}", headers=acme).status_code == 204
+    assert client.post("/v1/batches", json=second, headers=acme).status_code == 201
+
+
+def test_projects_show_the_limits_in_force(
+    client: TestClient, sessions: sessionmaker[Session], acme: Headers
+) -> None:
+    limits = {"bytes_per_day": 1000, "file_bytes": 500, "requests_per_second": 50}
+    factories.onboard(sessions, "acme", ("flights",), {"bytes_per_day": 700}, **limits)
+    (shown,) = client.get("/v1/projects", headers=acme).json()["items"]
+    assert shown["limits"] == {
+        "file_bytes": 500,
+        "batch_bytes": 500 * 1024**3,
+        "files_per_batch": 10_000,
+        "open_batches": 20,
+        "uploads_in_flight": 16,
+        "requests_per_second": 50,
+        "bytes_per_day": 700,
+    }
+
+
 @pytest.mark.parametrize(
     ("content", "media", "status"),
     [

@@ -17,6 +17,7 @@ from gateway.batches.ledger import (
     QuotaExceededError,
 )
 from gateway.batches.model import Batch, File
+from gateway.clients import usage
 from gateway.clients.registry import Client, ClientSuspendedError
 from gateway.errors import InvalidRequestError, NotFoundError
 from gateway.events import feed
@@ -225,6 +226,30 @@ def test_an_abandoned_batch_expires_and_its_files_are_cleared(
         assert ledger.expire_open(session, 10) == []
         assert ledger.uncleared(session, 10) == []
         assert session.get_one(Batch, old.id).file_count == 0
+
+
+def test_what_unfinished_files_held_of_their_day_comes_back_and_no_more(
+    sessions: sessionmaker[Session],
+) -> None:
+    batch = opened(sessions)
+    with sessions.begin() as session:
+        now = database.now(session)
+    today, before = usage.day_of(now), usage.day_of(now - timedelta(days=1))
+    making.row(sessions, batch, "done.csv", size_bytes=3, sha256="0" * 64, reserved_bytes=3)
+    making.row(sessions, batch, "a.csv", reserved_bytes=10, state="pending")
+    making.row(sessions, batch, "b.csv", reserved_bytes=20, state="pending")
+    late = {"reserved_bytes": 40, "created_at": now - timedelta(days=1)}
+    making.row(sessions, batch, "late.csv", **late, state="pending")
+    with sessions.begin() as session:
+        usage.add(session, "acme", "flights", today, 33)
+        usage.add(session, "acme", "flights", before, 41)
+        ledger.cancel(session, ACME, batch.id)
+    for _ in range(2):
+        with sessions.begin() as session:
+            ledger.clear(session, batch)
+    with sessions.begin() as session:
+        assert usage.of_day(session, "acme", today) == {"flights": 3}
+        assert usage.of_day(session, "acme", before) == {"flights": 1}
 
 
 def test_the_files_of_a_live_batch_are_never_cleared(sessions: sessionmaker[Session]) -> None:
