@@ -119,6 +119,10 @@ class Server(_Section):
     workers: int = Field(1, ge=1, le=64)
     json_body_bytes: int = Field(1024**2, ge=1024)
     body_idle_seconds: float = Field(30.0, gt=0, description="a body silent for longer is dropped")
+    header_seconds: float = Field(10.0, gt=0, le=300, description="for a request's headers to come")
+    protocol: Literal["fast", "stock"] = Field(
+        "fast", description="stock is uvicorn's own: slower, and without limits on headers' time"
+    )
     trusted_proxies: str = Field("", description="comma-separated addresses whose X-Forwarded-For")
 
 
