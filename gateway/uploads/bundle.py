@@ -13,11 +13,10 @@ from functools import partial
 from gateway.batches.views import ListedFile
 from gateway.jobs.reading import client_of
 from gateway.landing.zone import Chunk, Part
-from gateway.uploads import together
 from gateway.uploads.groups import MOST, Groups
 from gateway.uploads.intake import Intake
 from gateway.uploads.receive import receive
-from gateway.uploads.together import Ready, Small
+from gateway.uploads.small import Ready, Small, write
 
 GROUP_BYTES = 4 * 1024**2
 # One turn of a thread for so many files; and so few turns that other senders find threads free.
@@ -123,7 +122,7 @@ def _written(intake: Intake, files: Sequence[Small]) -> list[Ready]:
     ready: list[Ready] = []
     try:
         for small in files:
-            ready.append(together.write(intake.zone, small))  # noqa: PERF401 - some may be there
+            ready.append(write(intake.zone, small))  # noqa: PERF401 - some may be there
     except BaseException:
         for file in ready:
             file.part.abort()

@@ -24,7 +24,7 @@ from gateway.uploads.bundle import Bundle
 from gateway.uploads.intake import Intake
 from gateway.uploads.multipart import Begun, MultipartReader
 from gateway.uploads.receive import receive
-from gateway.uploads.together import SMALL_BYTES, Small
+from gateway.uploads.small import SMALL_BYTES, Small
 
 log = logs.get("uploads")
 FIELD_BYTES = 64 * 1024
