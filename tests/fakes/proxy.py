@@ -36,7 +36,8 @@ class Plan:
         connection with a FIN on both sides, ``reset`` with an RST, and ``stall`` passes nothing
         more either way, as a black hole does: the server never hears of it. Once a request had
         ``after_bytes``, ``drop_answer`` ends the connection when its answer begins, which nobody
-        sees, and ``duplicate`` sends it once more then, on a connection of its own.
+        sees, and ``duplicate`` sends it once more then, on a connection of its own: of requests
+        with ``marker`` in them, after ``skipped`` such.
     way
         ``up``: counted is what the client sends; ``down``: what the server sends.
     bytes_per_second
@@ -53,6 +54,8 @@ class Plan:
     bytes_per_second: int | None = None
     delay_seconds: float = 0.0
     stall_seconds: float = math.inf
+    marker: bytes = b""
+    skipped: int = 0
 
 
 PASS = Plan()
@@ -148,6 +151,7 @@ class _Line:
         self._plan = plan
         self._passed: dict[Way, int] = {"up": 0, "down": 0}
         self._request = bytearray()
+        self._matched = 0
 
     def run(self, is_closed: threading.Event) -> None:
         """Pass bytes until either side ends, or the plan says so."""
@@ -195,8 +199,13 @@ class _Line:
         return self._wanted(way) > 0
 
     def _is_answer_to_act_on(self) -> bool:
-        is_one = self._plan.act in ON_ANSWER and bool(self._request)
-        return is_one and len(self._request) >= self._plan.after_bytes
+        plan, request = self._plan, self._request
+        if plan.act not in ON_ANSWER or not request or plan.marker not in request:
+            return False
+        if len(request) < plan.after_bytes:
+            return False
+        self._matched += 1
+        return self._matched == plan.skipped + 1
 
     def _half_close(self, way: Way) -> None:
         with contextlib.suppress(OSError):

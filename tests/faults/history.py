@@ -92,11 +92,15 @@ class Client:
         self.history.note("batch", status=201, acknowledged=True, batch=identity, **facts)
         return identity
 
-    def put(self, batch: str, name: str, content: bytes, **headers: str) -> httpx.Response:
+    def put(
+        self, batch: str, name: str, content: bytes, *, is_announced: bool = True, **headers: str
+    ) -> httpx.Response:
+        """Put; without its length where that is not announced."""
         facts = facts_of(batch, name, content)
         self.history.note("file", **facts)
         path = f"/v1/batches/{batch}/files/{quote(name, safe='')}"
-        answer = self.ask("PUT", path, content=content, headers=headers)
+        body = content if is_announced else iter([content])
+        answer = self.ask("PUT", path, content=body, headers=headers)
         is_stored = answer.status_code in STORED
         self.history.note("file", status=answer.status_code, acknowledged=is_stored, **facts)
         if is_stored:
