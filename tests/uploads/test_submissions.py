@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
-from gateway.batches.model import Batch
+from gateway.batches.model import Batch, File
 from gateway.clients.registry import Client
 from gateway.jobs.model import Job
 from gateway.outbox.model import Message
@@ -382,7 +382,7 @@ def test_a_delivery_cut_under_way_leaves_nothing(
     until(lambda: count(books, Batch) == 1)
     speaker.cut()
     until(lambda: states(books) == ["canceled"])
-    until(lambda: not books.lying())
+    until(lambda: not books.lying() and count(books, File) == 0)
     check_nothing(books)
     assert post(wired, body).status_code == 202
 
