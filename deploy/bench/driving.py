@@ -22,6 +22,7 @@ from deploy.local.programs import RUN_DIR, StackError
 
 STORE = RUN_DIR / "bench-store"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the prepared file is read from memory
+PREPARED = "gateway-bench-"
 JOB_SECONDS = 600
 # Of the memory that is free, so that touching it never makes the machine swap or kill.
 TOUCHED_SHARE = 0.5
@@ -52,7 +53,10 @@ def prepared_file(size_bytes: int) -> Iterator[Path]:
     """Provide a file of random content, in memory where there is room for it."""
     has_room = SHARED_MEMORY.is_dir() and psutil.virtual_memory().available > 4 * size_bytes
     folder = SHARED_MEMORY if has_room else STORE
-    path = folder / f"gateway-bench-{os.getpid()}"
+    for left in folder.glob(f"{PREPARED}*"):  # by a run that was killed
+        if not psutil.pid_exists(int(left.name.removeprefix(PREPARED))):
+            left.unlink()
+    path = folder / f"{PREPARED}{os.getpid()}"
     try:
         with path.open("wb") as file:
             for _ in range(0, size_bytes, BLOCK_BYTES):
