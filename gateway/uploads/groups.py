@@ -9,6 +9,7 @@ alone never waits. Clients do not share groups: one whose rows are locked holds 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import defaultdict
@@ -146,7 +147,8 @@ class Waiter:
 
     def resolve_soon(self, view: FileView | None) -> None:
         """Tell the outcome; from a thread."""
-        self.loop.call_soon_threadsafe(self.resolve, view)
+        with contextlib.suppress(RuntimeError):  # closed: nobody waits there any more
+            self.loop.call_soon_threadsafe(self.resolve, view)
 
 
 def _tell(group: Sequence[tuple[Ready, Waiter]], views: Sequence[FileView | None]) -> None:
@@ -156,7 +158,8 @@ def _tell(group: Sequence[tuple[Ready, Waiter]], views: Sequence[FileView | None
     for (_, waiter), view in zip(group, views, strict=True):
         by_loop[waiter.loop].append((waiter, view))
     for loop, told in by_loop.items():
-        loop.call_soon_threadsafe(_resolve_all, told)
+        with contextlib.suppress(RuntimeError):  # closed: nobody waits there any more
+            loop.call_soon_threadsafe(_resolve_all, told)
 
 
 def _resolve_all(told: Sequence[tuple[Waiter, FileView | None]]) -> None:
