@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local import ceph
 from deploy.local.ceph import ObjectStore
-from gateway.landing.s3_settings import S3Settings
+from gateway.landing.s3.settings import S3Settings
 from tests.parts import free_port
 
 BUCKET = "landing"

@@ -66,8 +66,8 @@ def open_zone(config: Landing) -> Zone:
 
 def _open_bucket(config: Landing) -> Zone:
     # Here: whoever keeps a landing zone on a disk does not pay for the store's library.
-    from gateway.landing.s3 import S3Zone  # noqa: PLC0415
-    from gateway.landing.s3_settings import S3Settings  # noqa: PLC0415
+    from gateway.landing.s3.settings import S3Settings  # noqa: PLC0415
+    from gateway.landing.s3.zone import S3Zone  # noqa: PLC0415
 
     address = urlsplit(config.s3_url or "")
     secret = config.s3_secret_access_key

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.landing import s3_index
-from gateway.landing.s3 import S3Zone
-from gateway.landing.s3_settings import S3Settings
+from gateway.landing.s3 import index as s3_index
+from gateway.landing.s3.settings import S3Settings
+from gateway.landing.s3.zone import S3Zone
 from gateway.landing.zone import BatchPath, NameTakenError
 from tests.faults import relay
 from tests.faults.relay import Relay

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gateway.landing import s3_index
 from gateway.landing.disk import DiskZone
-from gateway.landing.s3 import S3Zone
-from gateway.landing.s3_settings import S3Settings
-from gateway.landing.s3_store import Store
+from gateway.landing.s3 import index as s3_index
+from gateway.landing.s3.settings import S3Settings
+from gateway.landing.s3.store import Store
+from gateway.landing.s3.zone import S3Zone
 from gateway.landing.zone import BatchPath, Zone
 
 
@@ -87,7 +87,7 @@ class InBucket:
     def opening(self) -> str:
         module = "__import__('gateway.landing.s3', fromlist=['']).S3Zone"
         fields = {name: getattr(self.settings, name) for name in self.settings.__slots__}
-        settings = "__import__('gateway.landing.s3_settings', fromlist=['']).S3Settings"
+        settings = "__import__('gateway.landing.s3.settings', fromlist=['']).S3Settings"
         return f"{module}({settings}(**{fields!r}))"
 
     def parts(self) -> list[str]:

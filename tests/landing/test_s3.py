@@ -16,13 +16,14 @@ from dataclasses import replace
 import pytest
 
 from gateway.errors import UnavailableError
-from gateway.landing import s3_index, s3_names
-from gateway.landing.s3 import S3Zone
-from gateway.landing.s3_multipart import GoneError, Multipart, Piece
-from gateway.landing.s3_names import CLAIM
-from gateway.landing.s3_parts import OWNER, S3Part
-from gateway.landing.s3_settings import S3Settings
-from gateway.landing.s3_store import Store
+from gateway.landing.s3 import index as s3_index
+from gateway.landing.s3 import names as s3_names
+from gateway.landing.s3.multipart import GoneError, Multipart, Piece
+from gateway.landing.s3.names import CLAIM
+from gateway.landing.s3.parts import OWNER, S3Part
+from gateway.landing.s3.settings import S3Settings
+from gateway.landing.s3.store import Store
+from gateway.landing.s3.zone import S3Zone
 from gateway.landing.zone import (
     BatchPath,
     NameTakenError,

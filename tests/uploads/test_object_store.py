@@ -19,9 +19,9 @@ from starlette.testclient import TestClient
 from deploy.local.ceph import ObjectStore
 from gateway.admin import reconcile
 from gateway.bootstrap import Services
-from gateway.landing import s3_index
-from gateway.landing.s3_settings import S3Settings
-from gateway.landing.s3_store import Store
+from gateway.landing.s3 import index as s3_index
+from gateway.landing.s3.settings import S3Settings
+from gateway.landing.s3.store import Store
 from gateway.landing.zone import BatchPath
 from gateway.uploads import sweep
 from tests.uploads import test_content, test_limits, test_put, test_submissions

@@ -16,8 +16,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
-from gateway.landing.s3_multipart import FULL_CODES
-from gateway.landing.s3_settings import S3Settings
+from gateway.landing.s3.multipart import FULL_CODES
+from gateway.landing.s3.settings import S3Settings
 from gateway.landing.zone import InsufficientStorageError, StorageUnavailableError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import io
 import os
 from typing import Any
 
-from gateway.landing.s3_store import ChangedError, Store
+from gateway.landing.s3.store import ChangedError, Store
 from gateway.landing.zone import StorageUnavailableError
 
 WINDOW_BYTES = 4 * 1024**2

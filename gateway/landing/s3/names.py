@@ -15,10 +15,10 @@ import re
 import time
 from collections.abc import Sequence
 
-from gateway.landing.s3_multipart import GoneError, Multipart
-from gateway.landing.s3_parts import OWNER, S3Part
-from gateway.landing.s3_reader import open_ranged
-from gateway.landing.s3_store import ChangedError, Found, Store, TakenError
+from gateway.landing.s3.multipart import GoneError, Multipart
+from gateway.landing.s3.parts import OWNER, S3Part
+from gateway.landing.s3.reader import open_ranged
+from gateway.landing.s3.store import ChangedError, Found, Store, TakenError
 from gateway.landing.zone import NameTakenError, StorageUnavailableError
 
 # On a claim: the id of the multipart upload that is to take its place.

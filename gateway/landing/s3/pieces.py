@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from gateway.landing import s3_index
-from gateway.landing.s3_index import Index
-from gateway.landing.s3_multipart import GoneError, Multipart, Piece
-from gateway.landing.s3_store import Store
+from gateway.landing.s3 import index as s3_index
+from gateway.landing.s3.index import Index
+from gateway.landing.s3.multipart import GoneError, Multipart, Piece
+from gateway.landing.s3.store import Store
 from gateway.landing.zone import PartLostError, StorageUnavailableError
 
 COPIES_AT_ONCE = 4

@@ -1,7 +1,7 @@
 """The landing zone on an object store that speaks S3: the same layout, in keys below a prefix.
 
-How a name is given there, and never twice, is told in ``s3_names``; who works on what in
-``s3_roll``; what a part is made of in ``s3_index``.
+How a name is given there, and never twice, is told in ``names``; who works on what in
+``roll``; what a part is made of in ``index``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from gateway.errors import GatewayError
-from gateway.landing import s3_pieces
-from gateway.landing.s3_index import PARTS
-from gateway.landing.s3_multipart import GoneError, Multipart, Piece
-from gateway.landing.s3_names import CLAIM, Names
-from gateway.landing.s3_parts import S3Part
-from gateway.landing.s3_reader import open_ranged
-from gateway.landing.s3_roll import Roll
-from gateway.landing.s3_settings import S3Settings
-from gateway.landing.s3_store import QUICK, Store, TakenError
+from gateway.landing.s3 import pieces as in_pieces
+from gateway.landing.s3.index import PARTS
+from gateway.landing.s3.multipart import GoneError, Multipart, Piece
+from gateway.landing.s3.names import CLAIM, Names
+from gateway.landing.s3.parts import S3Part
+from gateway.landing.s3.reader import open_ranged
+from gateway.landing.s3.roll import Roll
+from gateway.landing.s3.settings import S3Settings
+from gateway.landing.s3.store import QUICK, Store, TakenError
 from gateway.landing.zone import (
     COMPONENT,
     FILES,
@@ -119,7 +119,7 @@ class S3Zone:
         InsufficientStorageError, StorageUnavailableError
         """
         try:
-            s3_pieces.copy(self._store, upload, copy, size_bytes)
+            in_pieces.copy(self._store, upload, copy, size_bytes)
         except BaseException:
             with contextlib.suppress(GatewayError):
                 self.remove_part(copy)
@@ -127,7 +127,7 @@ class S3Zone:
 
     def remove_part(self, upload: str) -> None:
         """Remove a part; an absent one is no error."""
-        s3_pieces.remove(self._store, self._multipart, upload)
+        in_pieces.remove(self._store, self._multipart, upload)
 
     def stale_parts(self, max_age_seconds: float) -> list[str]:
         """Return parts that nobody works on and that were last written to longer ago."""
@@ -228,7 +228,7 @@ class S3Zone:
         spans = [(begin, min(begin + COPY_BYTES, size_bytes) - 1) for begin in begins]
         pieces = list(map(partial(Piece, key), spans))
         try:
-            etags = s3_pieces.copied(self._multipart, target, upload, pieces)
+            etags = in_pieces.copied(self._multipart, target, upload, pieces)
             return self._multipart.complete(target, upload, etags)
         except GoneError:
             raise StorageUnavailableError from None

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.errors import GatewayError
-from gateway.landing import s3_index, s3_pieces
-from gateway.landing.s3_index import Index
-from gateway.landing.s3_multipart import Multipart, Piece
-from gateway.landing.s3_roll import Roll
-from gateway.landing.s3_store import ChangedError, Store
+from gateway.landing.s3 import index as s3_index
+from gateway.landing.s3 import pieces as in_pieces
+from gateway.landing.s3.index import Index
+from gateway.landing.s3.multipart import Multipart, Piece
+from gateway.landing.s3.roll import Roll
+from gateway.landing.s3.store import ChangedError, Store
 from gateway.landing.zone import (
     Chunk,
     Digest,
@@ -73,7 +74,7 @@ class S3Part:
         found, etag = s3_index.load(self._store, self.upload)
         if found.size_bytes < at_bytes:
             raise PartLostError(self.upload)
-        self._rest = s3_pieces.rest_of(self._store, self.upload, found, at_bytes)
+        self._rest = in_pieces.rest_of(self._store, self.upload, found, at_bytes)
         self.size_bytes = at_bytes
         whole, _ = s3_index.whole_segments(at_bytes)
         self._index, self._etag = replace(found.cut(whole), holder=self.holder, assembly=None), etag
@@ -192,7 +193,7 @@ class S3Part:
             while self._hashed_bytes < end:
                 wanted = min(READ_BYTES, end - self._hashed_bytes)
                 first = self._hashed_bytes - begin
-                self._digest.update(s3_pieces.bytes_of(self._store, key, first, wanted))
+                self._digest.update(in_pieces.bytes_of(self._store, key, first, wanted))
                 self._hashed_bytes += wanted
                 tell(self._hashed_bytes)
             begin = end
@@ -219,7 +220,7 @@ class S3Part:
         # Written down before there is anything in it: whoever sweeps the part ends it too.
         self._write_index(replace(self._index, assembly=(key, upload)))
         pieces = [Piece(each) for each in self._index.keys(self.upload)]
-        return upload, s3_pieces.copied(self._multipart, key, upload, pieces)
+        return upload, in_pieces.copied(self._multipart, key, upload, pieces)
 
     def release(self) -> None:
         """Let go of the part and keep its bytes, for a later resume."""
@@ -235,7 +236,7 @@ class S3Part:
             self._is_held = False
             if self._is_in_store:
                 with contextlib.suppress(GatewayError):
-                    s3_pieces.remove(self._store, self._multipart, self.upload)
+                    in_pieces.remove(self._store, self._multipart, self.upload)
             self._roll.drop(self.upload)
 
     def _sweep(self) -> None:

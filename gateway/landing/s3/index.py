@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Self
 
-from gateway.landing.s3_store import ChangedError, Store, TakenError
+from gateway.landing.s3.store import ChangedError, Store, TakenError
 from gateway.landing.zone import PartLostError
 
 PARTS = ".parts"

@@ -17,7 +17,7 @@ import time
 from datetime import datetime, timedelta
 
 from gateway.errors import GatewayError
-from gateway.landing.s3_store import Store
+from gateway.landing.s3.store import Store
 from gateway.landing.zone import StorageUnavailableError
 
 ROLLS = ".rolls"
