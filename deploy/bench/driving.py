@@ -18,7 +18,7 @@ import psutil
 
 from deploy.bench import client
 from deploy.local import programs
-from deploy.local.programs import RUN_DIR, StackError
+from deploy.local.programs import ROOT, RUN_DIR, StackError
 
 STORE = RUN_DIR / "bench-store"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the prepared file is read from memory
@@ -87,11 +87,12 @@ def run(job: dict[str, Any], *, touch_bytes: int = 0) -> Outcome:
 def start(job: dict[str, Any]) -> subprocess.Popen[str]:
     """Start a job without waiting for its end."""
     child = subprocess.Popen(
-        [*programs.bound("KILL"), sys.executable, "-I", client.__file__],
+        [*programs.bound("KILL"), sys.executable, "-m", client.__name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=ROOT,
     )
     assert child.stdin is not None  # noqa: S101 - asked for above
     json.dump(job, child.stdin)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bench import install, servers
-from deploy.bench.client import Request
 from deploy.bench.driving import STORE
 from deploy.bench.install import ENVIRONMENT
 from deploy.bench.servers import Door, Server
+from deploy.bench.wire import Request
 from deploy.local import debian, programs
 from deploy.local.processes import LOOPBACK
 from deploy.local.programs import ROOT, StackError, Words
