@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,15 +70,13 @@ def acme(steady: Born, directory_server: DirectoryServer, history: History) -> C
 
 
 @pytest.fixture
-def check(
-    environment: dict[str, str], history: History, services: Services
-) -> Callable[[], Findings]:
+def check(environment: dict[str, str], history: History, services: Services) -> Check:
     """Return a function that sweeps what was abandoned and asks the independent checker."""
 
-    def run() -> Findings:
+    def run(*more: str) -> Findings:
         sweep.run(services.sessions, services.zone, max_age_seconds=0)
         root = Path(environment["GATEWAY_LANDING_ROOT"])
-        return checked(history.path, root, environment["GATEWAY_DATABASE_URL"])
+        return checked(history.path, root, environment["GATEWAY_DATABASE_URL"], *more)
 
     return run
 
@@ -90,3 +90,10 @@ def checked(history: Path, landing: Path, database: str, *more: str) -> Findings
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert bool(found) == (done.returncode == 1), done.stderr
     return found
+
+
+def watching_token() -> str:
+    """Return a token that the Airflow fake takes for one that may look at runs."""
+    claims = {"aud": "airflow", "exp": time.time() + 600, "scope": "dags:watch"}
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
+    return f"x.{payload}.x"

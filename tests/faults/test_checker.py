@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import shutil
 import subprocess
@@ -26,7 +24,7 @@ from gateway.bootstrap import Services
 from tests.fakes.airflow_server import Dag
 from tests.fakes.airflow_server import running as airflow_running
 from tests.faults.checker import Case
-from tests.faults.conftest import Check, checked
+from tests.faults.conftest import Check, checked, watching_token
 from tests.faults.evidence import Disk, Ledger, Promises
 from tests.faults.history import Client, History, facts_of
 from tests.parts import REPOSITORY
@@ -296,9 +294,7 @@ def test_runs_in_airflow_are_compared_with_jobs(
     services: Services,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    claims = {"aud": "airflow", "exp": time.time() + 60, "scope": "dags:watch"}
-    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
-    monkeypatch.setenv("AIRFLOW_TOKEN", f"x.{payload}.x")
+    monkeypatch.setenv("AIRFLOW_TOKEN", watching_token())
     root, url = Path(environment["GATEWAY_LANDING_ROOT"]), environment["GATEWAY_DATABASE_URL"]
     with airflow_running() as airflow:
         airflow.dags["acme__flights"] = Dag()

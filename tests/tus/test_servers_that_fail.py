@@ -21,8 +21,8 @@ from tests.faults.nursery import Born, Nursery
 from tests.parts import start_server
 from tests.tus.driving import MIB, Delivery, TusJs, TusPy, Uploading
 
-# Large files are resumed ten times: GATEWAY_TEST_TUS_BYTES=5368709120 for the 5 GiB of a long line.
-LARGE_BYTES = int(os.environ.get("GATEWAY_TEST_TUS_BYTES", str(256 * MIB)))
+# Large files are resumed ten times: TUS_TEST_BYTES=5368709120 for the 5 GiB of a long line.
+LARGE_BYTES = int(os.environ.get("TUS_TEST_BYTES", str(256 * MIB)))
 RESUMPTIONS = 10
 
 
