@@ -85,7 +85,7 @@ class InBucket:
         return S3Zone(self.settings)
 
     def opening(self) -> str:
-        module = "__import__('gateway.landing.s3', fromlist=['']).S3Zone"
+        module = "__import__('gateway.landing.s3.zone', fromlist=['']).S3Zone"
         fields = {name: getattr(self.settings, name) for name in self.settings.__slots__}
         settings = "__import__('gateway.landing.s3.settings', fromlist=['']).S3Settings"
         return f"{module}({settings}(**{fields!r}))"

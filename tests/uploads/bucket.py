@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.landing.s3 import index as s3_index
-from gateway.landing.s3 import s3_roll
+from gateway.landing.s3 import roll as s3_roll
 from gateway.landing.s3.settings import S3Settings
 from gateway.landing.s3.store import Store
 from tests.uploads.sending import Books
