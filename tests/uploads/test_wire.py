@@ -6,8 +6,9 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from tests.parts import GatewayServer
+from tests.parts import GatewayServer, start_server
 from tests.uploads.sending import CONTENT, OTHER, Books, Line, Sender, address, eventually, sha256
 
 Lines = Callable[[], Line]
@@ -201,4 +202,17 @@ def test_large_and_small_files_take_turns_on_one_connection(
         found.read()
     begun.cut()
     assert [len(books.on_disk(batch)[f"{number}"]) for number in range(5)] == list(sizes)
+    books.check()
+
+
+def test_the_stock_protocol_stores_the_same(
+    environment: dict[str, str], tmp_path: Path, wired: Sender, books: Books
+) -> None:
+    batch, content = wired.batch(), b"x" * 3_000_000
+    stock = start_server({**environment, "GATEWAY_SERVER_PROTOCOL": "stock"}, tmp_path)
+    begun = Line(stock.port, wired.headers)
+    begun.begin("PUT", address(batch, "a"), Content_Length=str(len(content))).send(content)
+    status, _, body = begun.answer()
+    assert (status, body["sha256"]) == (201, sha256(content))
+    stock.stop()
     books.check()
