@@ -12,11 +12,11 @@ each_stack = if [ -x $(BIN)/python ]; then \
 export PORT_BASE EXIT BENCH_ROUNDS BENCH_BYTES BENCH_FILES BENCH_HUGE_BYTES
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-gateway test-airflow lint lock clean bootstrap bench \
+.PHONY: help demo up down test test-gateway test-airflow test-s3 lint lock clean bootstrap bench \
 	bench-peers bench-large bench-streams bench-small bench-memory bench-latency
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 bootstrap: # the two locked environments, and OpenLDAP where it is missing
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is missing: install Debian's python3.11" >&2; exit 1; }
@@ -43,6 +43,10 @@ test-gateway:
 
 test-airflow:
 	PYTHONPATH=airflow:airflow/plugins .run/airflow-env/bin/python -m pytest --rootdir . $(AIRFLOW_TESTS) $(PYTEST_ARGS)
+
+test-s3: bootstrap ## run what a landing zone on an object store promises, on a real one (Ceph)
+	@$(BIN)/python -m deploy.local.ceph
+	$(BIN)/python -m pytest -m s3 $(GATEWAY_TESTS) $(PYTEST_ARGS)
 
 bench: bench-peers ## measure the upload doors beside their peers; deploy/benchmarks.md says how to read it
 	@exec $(BIN)/python -m deploy.bench

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +14,8 @@ from gateway import database, logs
 from gateway.identity.access import Access
 from gateway.identity.directory import Directory
 from gateway.identity.tokens import KeyRing
-from gateway.landing.disk import DiskZone
-from gateway.landing.zone import Zone
+from gateway.landing import opening
+from gateway.landing.zone import StorageUnavailableError, Zone
 from gateway.settings import Settings, SettingsError
 from gateway.uploads.groups import Groups
 from gateway.uploads.switchboard import Switchboard
@@ -73,7 +72,7 @@ def build(config: Settings) -> Services:
     sessions = database.sessions(engine)
     keys = KeyRing.load(config.tokens.keys_dir)
     directory = Directory(config.ldap, config.roles)
-    zone = DiskZone(config.landing.root, config.landing.min_free_bytes)
+    zone = _zone(config)
     return Services(
         settings=config,
         engine=engine,
@@ -88,14 +87,18 @@ def build(config: Settings) -> Services:
     )
 
 
+def _zone(config: Settings) -> Zone:
+    try:
+        return opening.open_zone(config.landing)
+    except StorageUnavailableError:
+        name = opening.ROOT if config.landing.root is not None else opening.URL
+        raise SettingsError(f"{name}: the landing zone does not answer") from None
+
+
 def _refuse_weak(config: Settings) -> None:
     causes = []
-    root = config.landing.root
     if not config.ldap.url.startswith("ldaps://") and not config.ldap.start_tls:
         causes.append("GATEWAY_LDAP_URL: use ldaps://, or set GATEWAY_LDAP_START_TLS")
-    if not root.is_dir():
-        causes.append("GATEWAY_LANDING_ROOT: is not a directory")
-    elif root.stat().st_mode & stat.S_IWOTH:
-        causes.append("GATEWAY_LANDING_ROOT: anybody may write there")
+    causes += opening.faults(config.landing)
     if causes:
         raise SettingsError("\n".join(causes))

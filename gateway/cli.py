@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ from gateway.sdk import cli as client_commands
 
 if TYPE_CHECKING:
     from gateway.bootstrap import Services
+    from gateway.settings import Server
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,8 +60,7 @@ def serve() -> None:
             host=config.server.host,
             port=config.server.port,
             workers=config.server.workers,
-            # h11 was seen to serve a smuggled request; httptools refuses every such framing.
-            http="httptools",
+            http=_http_protocol(config.server),
             loop="uvloop",
             ws="none",
             lifespan="on",
@@ -221,6 +222,15 @@ def reconcile(
     typer.echo(json.dumps(report.as_json(), indent=1))
     if report.findings and not repair:
         raise typer.Exit(1)
+
+
+def _http_protocol(server: Server) -> Any:
+    # h11 was seen to serve a smuggled request; httptools refuses every such framing.
+    if server.protocol == "stock":
+        return "httptools"
+    from gateway.web.protocol import UploadProtocol  # noqa: PLC0415
+
+    return partial(UploadProtocol, header_seconds=server.header_seconds)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 PREFIX = "GATEWAY_"
 _WEB = r"^https?://\S+$"
+_BUCKET = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$"
 
 
 class SettingsError(Exception):
@@ -84,10 +85,23 @@ class Throttle(_Section):
 
 
 class Landing(_Section):
-    """The landing zone."""
+    """The landing zone: a directory or a bucket, one of ROOT and S3_URL."""
 
-    root: Path = Field(description="directory of the landing zone; .parts/ lies inside")
-    min_free_bytes: int = Field(64 * 1024**2, ge=0, description="kept free; less answers 507")
+    root: Path | None = Field(None, description="directory of it; .parts/ lies inside")
+    s3_url: str | None = Field(None, pattern=_BUCKET, description="s3://bucket/prefix")
+    s3_endpoint: str | None = Field(
+        None, pattern=_WEB, description="where the store answers; default: AWS in that region"
+    )
+    s3_region: str = Field("us-east-1", pattern=r"^[a-z0-9-]+$")
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_ca_path: Path | None = Field(None, description="PEM bundle that signs the store's cert")
+    s3_lease_seconds: float = Field(
+        15.0, ge=2, le=300, description="a process silent for longer has let go of its uploads"
+    )
+    min_free_bytes: int = Field(
+        64 * 1024**2, ge=0, description="kept free on a disk; less answers 507"
+    )
     part_max_age_seconds: int = Field(86_400, ge=60)
     writers: int = Field(16, ge=1, le=256, description="threads that write and hash")
 
@@ -130,6 +144,10 @@ class Server(_Section):
     cors_origins: str = Field(
         "", description="comma-separated origins whose pages may call the API, or nothing"
     )
+    header_seconds: float = Field(10.0, gt=0, le=300, description="for a request's headers to come")
+    protocol: Literal["fast", "stock"] = Field(
+        "fast", description="stock is uvicorn's own: slower, and without limits on headers' time"
+    )
     trusted_proxies: str = Field("", description="comma-separated addresses whose X-Forwarded-For")
 
 
@@ -152,7 +170,9 @@ class Log(_Section):
 class Settings(_Section):
     """All settings; built once, in ``gateway.bootstrap``."""
 
-    secrets: ClassVar[frozenset[str]] = frozenset({"DATABASE_URL", "LDAP_BIND_PASSWORD"})
+    secrets: ClassVar[frozenset[str]] = frozenset(
+        {"DATABASE_URL", "LDAP_BIND_PASSWORD", "LANDING_S3_SECRET_ACCESS_KEY"}
+    )
 
     database: Database
     ldap: Ldap

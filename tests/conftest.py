@@ -9,7 +9,7 @@ AIRFLOW_SIDE = ("auth_manager", "dags", "pipeline")
 NEUTRAL = ("fakes",)
 
 if importlib.util.find_spec("ldap3") is not None:
-    pytest_plugins = ["tests.parts"]
+    pytest_plugins = ["tests.parts", "tests.stores"]
     collect_ignore = list(AIRFLOW_SIDE)
 else:
     folders = (path.name for path in Path(__file__).parent.iterdir() if path.is_dir())

@@ -121,6 +121,8 @@ def test_migrate_is_a_no_op_on_the_newest_schema(gateway: Run) -> None:
         ({"GATEWAY_TOKENS_ISSUER": ""}, "GATEWAY_TOKENS_ISSUER"),
         ({"GATEWAY_LDAP_URL": "ldap://127.0.0.1:1"}, "GATEWAY_LDAP_URL: use ldaps://"),
         ({"GATEWAY_LANDING_ROOT": "/nowhere"}, "GATEWAY_LANDING_ROOT: is not a directory"),
+        ({"GATEWAY_LANDING_S3_URL": "s3://landing"}, "GATEWAY_LANDING_ROOT: give either it or"),
+        ({"GATEWAY_LANDING_S3_URL": "http://landing"}, "GATEWAY_LANDING_S3_URL: "),
         ({"GATEWAY_TOKENS_KEYS_DIR": "/nowhere"}, "GATEWAY_TOKENS_KEYS_DIR"),
         ({"GATEWAY_SURPRISE": "1"}, "GATEWAY_SURPRISE: no such setting"),
     ],

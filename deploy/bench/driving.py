@@ -18,10 +18,11 @@ import psutil
 
 from deploy.bench import client
 from deploy.local import programs
-from deploy.local.programs import RUN_DIR, StackError
+from deploy.local.programs import ROOT, RUN_DIR, StackError
 
 STORE = RUN_DIR / "bench-store"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the prepared file is read from memory
+PREPARED = "gateway-bench-"
 JOB_SECONDS = 600
 # Of the memory that is free, so that touching it never makes the machine swap or kill.
 TOUCHED_SHARE = 0.5
@@ -52,7 +53,10 @@ def prepared_file(size_bytes: int) -> Iterator[Path]:
     """Provide a file of random content, in memory where there is room for it."""
     has_room = SHARED_MEMORY.is_dir() and psutil.virtual_memory().available > 4 * size_bytes
     folder = SHARED_MEMORY if has_room else STORE
-    path = folder / f"gateway-bench-{os.getpid()}"
+    for left in folder.glob(f"{PREPARED}*"):  # by a run that was killed
+        if not psutil.pid_exists(int(left.name.removeprefix(PREPARED))):
+            left.unlink()
+    path = folder / f"{PREPARED}{os.getpid()}"
     try:
         with path.open("wb") as file:
             for _ in range(0, size_bytes, BLOCK_BYTES):
@@ -83,11 +87,12 @@ def run(job: dict[str, Any], *, touch_bytes: int = 0) -> Outcome:
 def start(job: dict[str, Any]) -> subprocess.Popen[str]:
     """Start a job without waiting for its end."""
     child = subprocess.Popen(
-        [*programs.bound("KILL"), sys.executable, "-I", client.__file__],
+        [*programs.bound("KILL"), sys.executable, "-m", client.__name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=ROOT,
     )
     assert child.stdin is not None  # noqa: S101 - asked for above
     json.dump(job, child.stdin)

@@ -13,11 +13,12 @@ from typing import Any
 import psutil
 
 from deploy.bench import driving, small
-from deploy.bench.client import Request, as_json
+from deploy.bench.client import as_json
 from deploy.bench.ours import Gateway, RawPut
 from deploy.bench.rounds import Case, Fleet, Results, Sample, measure
 from deploy.bench.servers import Server
 from deploy.bench.table import Row, compare
+from deploy.bench.wire import Request
 
 MEBI, GIBI = 2**20, 2**30
 STREAMS = 8

@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from deploy.bench import driving, servers
-from deploy.bench.client import Request
 from deploy.bench.driving import STORE, RunError
 from deploy.bench.servers import Door, Server, Tus
+from deploy.bench.wire import Request
 from deploy.local import directory, postgres, programs
 from deploy.local.directory import Directory
 from deploy.local.postgres import Postgres

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bench import install, servers
-from deploy.bench.client import Request
 from deploy.bench.driving import STORE
 from deploy.bench.install import ENVIRONMENT
 from deploy.bench.servers import Door, Server
+from deploy.bench.wire import Request
 from deploy.local import debian, programs
 from deploy.local.processes import LOOPBACK
 from deploy.local.programs import ROOT, StackError, Words
@@ -194,8 +194,15 @@ class Sftp(Door):
         """Return nothing: the other client makes its own."""
         raise NotImplementedError
 
-    def job(self, source: Path, place: str, names: Sequence[str], _size: int) -> dict[str, Any]:
+    def job(
+        self, source: Path, place: str, names: Sequence[str], size_bytes: int
+    ) -> dict[str, Any]:
         """Return a job that runs ``sftp``."""
+        if size_bytes < source.stat().st_size:  # it sends whole files only
+            short = STORE / "sftp-short"
+            with source.open("rb") as whole:
+                short.write_bytes(whole.read(size_bytes))
+            source = short
         script = STORE / "sftp-commands"
         puts = [f"put {source} {path}\n" for path in self.stored(place, names)]
         script.write_text("".join(puts))

@@ -17,8 +17,9 @@ from typing import Any
 import psutil
 
 from deploy.bench import driving
-from deploy.bench.client import Request, as_json
+from deploy.bench.client import as_json
 from deploy.bench.driving import STORE
+from deploy.bench.wire import Request
 from deploy.local import processes
 from deploy.local.processes import LOOPBACK
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.bench import client, driving, ours, peers, servers
-from deploy.bench.client import Request, as_json
+from deploy.bench.client import as_json
 from deploy.bench.driving import STORE
 from deploy.bench.ours import RawPut, Submission
 from deploy.bench.peers import Put, UploadFile
 from deploy.bench.rounds import Case, Fleet, Results, Sample, measure
 from deploy.bench.servers import BOUNDARY, Door, Tus
 from deploy.bench.table import Row, compare
+from deploy.bench.wire import Request
 
 SIZE_BYTES = 16 * 1024
 FEW, MANY = 8, 32

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # What there are of each case: one figure a round, or why there is none.
 Figures = Sequence[float] | str
+# The whole reason is in the JSON.
+NOTE_WIDTH = 90
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 def _cells(row: Row) -> list[float | str | None]:
     ours = f"{_figure(row.ours)} {row.unit}"
-    verdict = f"{row.verdict}: {row.note}" if row.note else row.verdict
+    shown = textwrap.shorten(row.note, NOTE_WIDTH, placeholder=" ...")
+    verdict = f"{row.verdict}: {shown}" if row.note else row.verdict
     return [row.metric, ours, row.peer, row.peer_name, row.ratio, row.target, verdict]
 
 

@@ -27,9 +27,9 @@ from gateway.settings import SettingsError
 # How long an answer is believed where it is asked for again before anything is acknowledged.
 RECALL_SECONDS = 1.0
 RECALLED_TOKENS = 4096
-
-# In a request's state: it counts to its client's second already.
+# In the state of a request's scope: it was counted among the client's requests of this second.
 COUNTED = "is_counted"
+
 _BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
 
 
@@ -252,7 +252,8 @@ def _caller(request: Request, authorization: Annotated[str | None, Security(_sch
         raise NotAuthenticatedError
     access: Access = request.app.state.access
     caller = access.principal(token)
-    if caller.client is not None and not getattr(request.state, COUNTED, False):
+    # Whoever tried a shorter way before has counted it.
+    if caller.client is not None and not request.scope.get("state", {}).get(COUNTED):
         access.rate.take(caller.client)
     return caller
 

@@ -13,6 +13,7 @@ MAX_BYTES = 255
 _SIGNS = " ._-+@()=,#~&'!"
 # Names that Windows gives to devices, whatever their extension: a client's people may download.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]) *(\..*)?")
+_PLAIN = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253}[A-Za-z0-9_-])?")
 # Letters and marks that are not seen: two names that differ by them alone look the same.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -59,7 +60,8 @@ class FileName:
         ------
         InvalidFilenameError, ReservedNameError
         """
-        problem = _problem(text)
+        # What nearly all names look like, and none of the rules below is about.
+        problem = None if _PLAIN.fullmatch(text) else _problem(text)
         if problem:
             raise InvalidFilenameError(errors=[Fault("name", problem)])
         key = _folded(text)
@@ -69,6 +71,8 @@ class FileName:
 
 
 def _folded(text: str) -> str:
+    if text.isascii():
+        return text.lower()
     # Folding case can undo the normal form: once more, as Unicode's own NFKC_Casefold does.
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 

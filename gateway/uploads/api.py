@@ -41,7 +41,7 @@ from gateway.uploads.admission import (
 )
 from gateway.uploads.declaring import DeclaredPage, DeclareRequest
 from gateway.uploads.digests import DigestMismatchError
-from gateway.uploads.download import RangeNotSatisfiableError
+from gateway.uploads.download import PreconditionFailedError, RangeNotSatisfiableError
 from gateway.uploads.intake import intake_of
 from gateway.uploads.receive import Announced, receive
 from gateway.uploads.submission import Submitter
@@ -137,7 +137,9 @@ def show_file(batch_id: str, name: Name, principal: Reader, session: web.Session
     responses={
         200: {"content": BYTES},
         206: {"content": BYTES, "description": "The range asked for"},
-        **tagged_problems(*REFUSALS, NotFoundError, RangeNotSatisfiableError),
+        **tagged_problems(
+            *REFUSALS, NotFoundError, PreconditionFailedError, RangeNotSatisfiableError
+        ),
     },
 )
 def get_content(batch_id: str, name: Name, request: Request, principal: Reader) -> Response:
@@ -156,6 +158,7 @@ def get_content(batch_id: str, name: Name, request: Request, principal: Reader) 
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
         "Cache-Control": "private, no-cache",
     }
+    download.require_match(request.headers.get("if-match"), tag)
     if download.is_known(request.headers.get("if-none-match", ""), tag):
         return Response(status_code=304, headers=headers)
     wanted = request.headers.get("range") if _range_applies(request, tag) else None

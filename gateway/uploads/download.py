@@ -23,6 +23,14 @@ class RangeNotSatisfiableError(GatewayError):
     title = "The file has no such range"
 
 
+class PreconditionFailedError(GatewayError):
+    """The caller wants the file only as it knows it, and it is another."""
+
+    slug = "precondition-failed"
+    status = 412
+    title = "The file is not the one that you named"
+
+
 class DamagedFileError(UnavailableError):
     """The file is not what was acknowledged; its bytes are not given as if they were."""
 
@@ -77,6 +85,20 @@ def is_known(if_none_match: str, tag: str) -> bool:
     """Say whether the caller has what ``tag`` stands for (RFC 9110 §13.1.2)."""
     known = {each.strip().removeprefix("W/") for each in if_none_match.split(",")}
     return bool(known & {tag, "*"})
+
+
+def require_match(if_match: str | None, tag: str) -> None:
+    """Refuse a caller who asks for something else than what ``tag`` stands for (RFC 9110 §13.1.1).
+
+    Raises
+    ------
+    PreconditionFailedError
+    """
+    if if_match is None or if_match.strip() == "*":
+        return
+    # Compared strongly: a weak tag names no certain bytes.
+    if tag not in {each.strip() for each in if_match.split(",")}:
+        raise PreconditionFailedError(headers={"ETag": tag})
 
 
 def content(zone: Zone, batch: BatchPath, file: File, span: Span | None) -> Iterator[bytes]:

@@ -1,17 +1,21 @@
 """Small files that wait for the database, gathered: one transaction for all that are there.
 
-While a client's group is being stored, what comes meanwhile becomes its next one; so nobody waits
-for others to come, and the more there is to do, the less each costs. Clients do not share groups:
-one whose rows are locked holds up no other.
+While a client's group is being stored, what comes meanwhile becomes its next one: the more there is
+to do, the less each costs. Senders who were just answered come back a moment later; the next group
+waits that moment for them, or two halves would take turns for ever, at twice the price. Who comes
+alone never waits. Clients do not share groups: one whose rows are locked holds up no other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -20,11 +24,14 @@ from gateway.batches.views import FileView
 from gateway.jobs.reading import client_of
 from gateway.landing.zone import Gathering
 from gateway.uploads import together
-from gateway.uploads.together import Ready
+from gateway.uploads.small import Ready
 
 log = logs.get("uploads")
 LANES = 4
 MOST = 256
+# A group waits for those who were answered last for this part of the time they took, at most.
+PAUSE = 0.5
+PAUSE_SECONDS = 0.01
 
 
 class Groups:
@@ -34,7 +41,7 @@ class Groups:
         self._sessions = sessions
         self._zone = zone
         self._lanes = ThreadPoolExecutor(LANES, thread_name_prefix="group")
-        self._waiting: dict[str, list[tuple[Ready, Waiter]]] = {}
+        self._queues: dict[str, _Queue] = {}
         self._lock = threading.Lock()
 
     @property
@@ -46,12 +53,15 @@ class Groups:
         """Have a file stored; its part belongs to the group from now on."""
         client = client_of(ready.small.principal)
         with self._lock:
-            waiting = self._waiting.get(client)
-            if waiting is not None:
-                waiting.append((ready, waiter))
-                return
-            self._waiting[client] = [(ready, waiter)]
-        self._lanes.submit(self._turn, client)
+            queue = self._queues.get(client)
+            is_idle = queue is None
+            if queue is None:
+                queue = self._queues[client] = _Queue(threading.Condition(self._lock))
+            queue.waiting.append((ready, waiter))
+            if len(queue.waiting) >= queue.expected:
+                queue.complete.notify()
+        if is_idle:
+            self._submit(client)
 
     def close(self) -> None:
         """Store what waits, and take no more."""
@@ -84,20 +94,43 @@ class Groups:
             return together.settle(session, zone, client, files)
 
     def _turn(self, client: str) -> None:
+        group = self._next(client)
+        began = time.monotonic()
+        views = self.store(client, [ready for ready, _ in group])
         with self._lock:
-            waiting = self._waiting[client]
-            group, waiting[:] = waiting[:MOST], waiting[MOST:]
-        views: list[FileView | None] = [None] * len(group)
+            queue = self._queues[client]
+            is_idle = not queue.waiting
+            if is_idle:
+                del self._queues[client]
+            queue.expected = min(MOST, len(group) + len(queue.waiting))
+            queue.pause_seconds = min(PAUSE_SECONDS, PAUSE * (time.monotonic() - began))
+        _tell(group, views)
+        if not is_idle:
+            self._submit(client)
+
+    def _submit(self, client: str) -> None:
         try:
-            views = self.store(client, [ready for ready, _ in group])
-        finally:
-            with self._lock:
-                is_idle = not self._waiting[client]
-                if is_idle:
-                    del self._waiting[client]
-            if not is_idle:
-                self._lanes.submit(self._turn, client)
-            _tell(group, views)
+            self._lanes.submit(self._turn, client)
+        except RuntimeError:  # closed: what waits is stored by whoever is still here
+            self._turn(client)
+
+    def _next(self, client: str) -> list[tuple[Ready, Waiter]]:
+        with self._lock:
+            queue = self._queues[client]
+            is_complete = lambda: len(queue.waiting) >= queue.expected  # noqa: E731 - said once
+            queue.complete.wait_for(is_complete, queue.pause_seconds)
+            group, queue.waiting[:] = queue.waiting[:MOST], queue.waiting[MOST:]
+            return group
+
+
+@dataclass(slots=True)
+class _Queue:
+    """A client's files that wait for the next group, and when it is as large as it will be."""
+
+    complete: threading.Condition
+    waiting: list[tuple[Ready, Waiter]] = field(default_factory=list)
+    expected: int = 1
+    pause_seconds: float = 0.0
 
 
 class Waiter:
@@ -114,17 +147,19 @@ class Waiter:
 
     def resolve_soon(self, view: FileView | None) -> None:
         """Tell the outcome; from a thread."""
-        self.loop.call_soon_threadsafe(self.resolve, view)
+        with contextlib.suppress(RuntimeError):  # closed: nobody waits there any more
+            self.loop.call_soon_threadsafe(self.resolve, view)
 
 
 def _tell(group: Sequence[tuple[Ready, Waiter]], views: Sequence[FileView | None]) -> None:
-    """Wake each loop once, whoever of it waits; then let go of the parts."""
+    """Wake each loop once, whoever of it waits."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Waiter, FileView | None]]]
     by_loop = defaultdict(list)
     for (_, waiter), view in zip(group, views, strict=True):
         by_loop[waiter.loop].append((waiter, view))
     for loop, told in by_loop.items():
-        loop.call_soon_threadsafe(_resolve_all, told)
+        with contextlib.suppress(RuntimeError):  # closed: nobody waits there any more
+            loop.call_soon_threadsafe(_resolve_all, told)
 
 
 def _resolve_all(told: Sequence[tuple[Waiter, FileView | None]]) -> None:

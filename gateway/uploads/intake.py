@@ -116,4 +116,9 @@ def _require_within(limit_bytes: int, total: int) -> None:
 
 
 async def _write(intake: Intake, sink: Sink, buffer: list[Chunk]) -> None:
-    await intake.run(lambda: sink.write(buffer))
+    def work() -> None:
+        sink.write(buffer)
+        # At once, not when the job is forgotten: lent buffers are used again when they are let go.
+        buffer.clear()
+
+    await intake.run(work)

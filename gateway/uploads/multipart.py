@@ -16,6 +16,8 @@ from gateway.landing.zone import Chunk
 MAX_BOUNDARY = 70
 # What may come before the first part, and after the last.
 MARGIN_BYTES = 64 * 1024
+# Smaller pieces of content are copied.
+PIECE_BYTES = 4 * 1024
 PLAIN_ENCODINGS = {"binary", "8bit", "7bit"}
 
 
@@ -28,7 +30,7 @@ class Begun:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-Event = Begun | bytearray | None  # a head, some content, the end of a part
+Event = Begun | bytearray | memoryview | None  # a head, some content, the end of a part
 
 
 class MultipartReader:
@@ -67,9 +69,9 @@ class MultipartReader:
             if isinstance(event, Begun):
                 yield event
 
-    async def content(self) -> AsyncIterator[bytearray]:
+    async def content(self) -> AsyncIterator[Chunk]:
         """Yield the content of the part whose head came last."""
-        while isinstance(event := await self._next(), bytearray):
+        while isinstance(event := await self._next(), bytearray | memoryview):
             yield event
 
     async def _next(self) -> Event | bool:
@@ -85,15 +87,19 @@ class MultipartReader:
         return self._events.popleft()
 
     def _feed(self, chunk: Chunk) -> None:
-        for start in range(0, len(chunk), MARGIN_BYTES):
-            piece = bytes(chunk[start : start + MARGIN_BYTES])
-            was_whole = self._is_whole
+        # The parser searches, which a view cannot do; the one copy also gives a lent buffer back.
+        data = bytes(chunk)
+        start = 0
+        while start < len(data):
+            is_inside = self._is_begun and not self._is_whole
+            piece = data[start:] if is_inside else data[start : start + MARGIN_BYTES]
+            start += len(piece)
             try:
                 self._parser.write(piece)
             except MultipartParseError:
                 raise InvalidRequestError("The multipart body is malformed.") from None
-            # The parser would pass over any amount of either.
-            if not self._is_begun or was_whole:
+            # The parser would pass over any amount of what lies before and behind the parts.
+            if not is_inside and (self._is_whole or not self._is_begun):
                 self._margin_bytes += len(piece)
                 if self._margin_bytes > MARGIN_BYTES:
                     raise InvalidRequestError("There is too much around the parts.")
@@ -129,11 +135,14 @@ class MultipartReader:
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         """Tell of content.
 
-        The parser cuts it wherever a boundary might have begun. The pieces of one chunk are put
-        together, so that no content makes more pieces than chunks.
+        The parser cuts it wherever a boundary might have begun. Small pieces are put together, so
+        that no content makes many.
         """
         piece = memoryview(data)[start:end]
-        if self._events and isinstance(last := self._events[-1], bytearray):
+        last = self._events[-1] if self._events else None
+        if len(piece) >= PIECE_BYTES:
+            self._events.append(piece)
+        elif isinstance(last, bytearray):
             last += piece
         elif piece:
             self._events.append(bytearray(piece))

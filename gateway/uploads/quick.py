@@ -18,17 +18,20 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from gateway.batches.views import BATCH_ID, FileView
 from gateway.errors import GatewayError
 from gateway.identity import access
 from gateway.identity.access import Access, Principal
+from gateway.jobs.reading import client_of
 from gateway.landing.names import FileName
 from gateway.landing.zone import Chunk
-from gateway.uploads import digests, together
+from gateway.uploads import digests
 from gateway.uploads.groups import Groups, Waiter
 from gateway.uploads.intake import Intake
 from gateway.uploads.receive import Announced
-from gateway.uploads.together import Small
+from gateway.uploads.small import SMALL_BYTES, Small, write
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,7 +39,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-SMALL_BYTES = 64 * 1024
 # A sender who has not sent the whole by then holds a place like every other.
 PATIENCE_SECONDS = 0.02
 ROUTE = "/v1/batches/{batch_id}/files/{name}"
@@ -93,16 +95,16 @@ class QuickPut:
         length = headers.get("content-length", "")
         if not (0 < len(length) < len(str(SMALL_BYTES)) + 1 and int(length) <= SMALL_BYTES):
             return None
-        principal = await self._principal(headers.get("authorization", ""))
-        if principal is None or not access.is_writer(principal):
-            return None
-        if not await self._is_counted(scope, principal):
-            return None
         try:
             announced = Announced.of(headers, int(length))
             name = FileName.parse(found[2])
-        except GatewayError:
+            principal = await self._principal(headers.get("authorization", ""))
+            if principal is None or not access.is_writer(principal):
+                return None
+            await self._count(principal)
+        except (GatewayError, SQLAlchemyError):
             return None
+        scope.setdefault("state", {})[access.COUNTED] = True
         request_id = scope.get("state", {}).get("request_id")
         return partial(Small, principal, found[1], name, announced, request_id)
 
@@ -119,22 +121,13 @@ class QuickPut:
             asking = loop.run_in_executor(self._intake.writers, self._access.principal, token)
             self._asking[token] = asking
             asking.add_done_callback(lambda _: self._asking.pop(token))
-        try:
-            return await asyncio.shield(asking)
-        except Exception:  # noqa: BLE001 - the door asks again, and says what is wrong
-            return None
+        return await asyncio.shield(asking)
 
-    async def _is_counted(self, scope: Scope, principal: Principal) -> bool:
-        """Count the request to its client's second, and tell the door that it is counted."""
-        rate, client = self._access.rate, principal.client or ""
-        try:
-            if not rate.take_from_pocket(client):
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._intake.writers, rate.take, client)
-        except Exception:  # noqa: BLE001 - the door asks again, and says what is wrong
-            return False
-        scope["state"][access.COUNTED] = True
-        return True
+    async def _count(self, principal: Principal) -> None:
+        """Count one of the client's requests of this second."""
+        client, rate = client_of(principal), self._access.rate
+        if not rate.take_from_pocket(client):
+            await self._intake.run(lambda: rate.take(client))
 
     async def _stored(
         self, asked: Whole, held: Sequence[Message], groups: Groups
@@ -148,7 +141,7 @@ class QuickPut:
     def _write(self, small: Small, waiter: Waiter, groups: Groups) -> None:
         """Make the bytes durable and hand them on; whatever fails is left to the door."""
         try:
-            ready = together.write(self._intake.zone, small)
+            ready = write(self._intake.zone, small)
         except Exception:  # noqa: BLE001 - the door tries again, and says what is wrong
             waiter.resolve_soon(None)
         else:

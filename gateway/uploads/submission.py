@@ -19,9 +19,12 @@ from gateway.landing.names import FileName
 from gateway.landing.zone import BatchPath, Chunk
 from gateway.uploads import admission
 from gateway.uploads.admission import DuplicateNameError
+from gateway.uploads.announced import Announced
+from gateway.uploads.bundle import Bundle
 from gateway.uploads.intake import Intake
 from gateway.uploads.multipart import Begun, MultipartReader
-from gateway.uploads.receive import Announced, receive
+from gateway.uploads.receive import receive
+from gateway.uploads.small import SMALL_BYTES, Small
 
 log = logs.get("uploads")
 FIELD_BYTES = 64 * 1024
@@ -62,9 +65,10 @@ class Submitter:
                     raise InvalidRequestError("Fields come before the files.")  # noqa: TRY301
                 else:
                     fields |= await _field(part, reader, fields)
+            await delivery.finish()
             return await self.intake.run(delivery.sealed)
         except BaseException:
-            await asyncio.shield(self.intake.run(delivery.give_up))
+            await asyncio.shield(delivery.undo())
             raise
 
     def _check_size(self, size_bytes: int) -> None:
@@ -87,6 +91,25 @@ async def _field(part: Begun, reader: MultipartReader, fields: dict[str, str]) -
         raise InvalidRequestError("A field is not UTF-8.") from None
 
 
+async def _beginning(content: AsyncIterator[Chunk]) -> list[Chunk]:
+    """Return the pieces of a small part; of a larger one those that show that it is none."""
+    held: list[Chunk] = []
+    size_bytes = 0
+    async for chunk in content:
+        held.append(chunk)
+        size_bytes += len(chunk)
+        if size_bytes > SMALL_BYTES:
+            break
+    return held
+
+
+async def _whole(held: list[Chunk], content: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    while held:
+        yield held.pop(0)
+    async for chunk in content:
+        yield chunk
+
+
 class _Delivery:
     """The batch of one submission; opened when its first file comes."""
 
@@ -94,6 +117,9 @@ class _Delivery:
         self._to = submitter
         self._keys: set[str] = set()
         self._stored: list[ListedFile] = []
+        groups = submitter.intake.groups
+        can_gather = groups is not None and groups.can_store
+        self._bundle = Bundle(submitter.intake, groups) if groups and can_gather else None
         self.batch: Batch | None = None
 
     async def take(self, part: Begun, reader: MultipartReader, fields: dict[str, str]) -> None:
@@ -105,11 +131,28 @@ class _Delivery:
         self._keys.add(name.collision_key)
         announced = Announced.of(part.headers)
         batch = self.batch or await self._open(fields)
-        received = await receive(intake, principal, batch.id, name, announced, reader.content())
+        content = reader.content()
+        held = await _beginning(content)
+        if self._bundle is not None and sum(map(len, held)) <= SMALL_BYTES:
+            await self._bundle.add(Small(principal, batch.id, name, announced, None, held))
+            return
+        chunks = _whole(held, content)
+        received = await receive(intake, principal, batch.id, name, announced, chunks)
         file = received.file
         self._stored.append(
             ListedFile(name=file.name, size_bytes=file.size_bytes, sha256=file.sha256)
         )
+
+    async def finish(self) -> None:
+        """Store what is still gathered."""
+        if self._bundle is not None:
+            self._stored += await self._bundle.finish()
+
+    async def undo(self) -> None:
+        """Leave nothing of the delivery."""
+        if self._bundle is not None:
+            await self._bundle.abandon()
+        await self._to.intake.run(self.give_up)
 
     def sealed(self) -> tuple[Batch, Job]:
         """Close the delivery: exactly these files; blocks."""

@@ -12,74 +12,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from gateway import database
 from gateway.audit import actions, trail
 from gateway.batches.views import FileView
-from gateway.clients import limits, usage
-from gateway.clients.limits import Limits
-from gateway.clients.registry import Client, Project
+from gateway.clients import usage
 from gateway.events import feed
-from gateway.identity import access
-from gateway.identity.access import Principal
-from gateway.landing.names import FileName
-from gateway.landing.zone import BatchPath, Chunk, Gathering, Part, Stored, Zone
-from gateway.uploads import completion
-from gateway.uploads.admission import most_bytes
-from gateway.uploads.announced import Announced
-
-
-@dataclass(frozen=True, slots=True)
-class Small:
-    """A small file that came whole, and what its sender said of it."""
-
-    principal: Principal
-    batch_id: str
-    name: FileName
-    announced: Announced
-    request_id: str | None
-    content: Sequence[Chunk]
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A small file that is durable in its part."""
-
-    small: Small
-    upload: str
-    part: Part
-    stored: Stored
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Return what the trail and the feed say of it."""
-        return completion.facts(self.small.batch_id, self.small.name.text, self.stored)
-
-
-def write(zone: Zone, small: Small) -> Ready:
-    """Make a small file's bytes durable, under no name; blocks.
-
-    Raises
-    ------
-    InvalidRequestError, DigestMismatchError
-        They are not what was announced.
-    InsufficientStorageError, StorageUnavailableError
-    """
-    upload = database.new_id("upl")
-    part = zone.open_part(upload, small.announced.size_bytes)
-    try:
-        part.write(small.content)
-        stored = part.finish()
-        small.announced.check(stored)
-    except BaseException:
-        part.abort()
-        raise
-    return Ready(small, upload, part, stored)
+from gateway.landing.zone import BatchPath, Gathering
+from gateway.uploads import tally
+from gateway.uploads.small import Ready
+from gateway.uploads.tally import Tally
 
 
 def store(
@@ -90,7 +35,7 @@ def store(
     They may be acknowledged once ``session`` commits. If it does not, they are published and
     unknown: ``settle``.
     """
-    found = _look(session, client, files)
+    found = tally.look(session, client, files)
     fitting = [place for place, file in enumerate(files) if found.take(file)]
     wanted = [
         (files[each].part, found.path(files[each]), files[each].small.name.text) for each in fitting
@@ -105,119 +50,7 @@ def store(
     return views
 
 
-class _Batch:
-    """What a batch holds and may hold, while its files are counted in."""
-
-    def __init__(self, row: dict[str, Any], held: Limits) -> None:
-        self.project: str = row["project"]
-        self.is_open = row["state"] == "open"
-        self.reserved_bytes: int = row["reserved_bytes"]
-        self.file_count: int = row["file_count"]
-        self.held = held
-
-
-class _Found:
-    """What the database says while its rows are locked, and what was taken since."""
-
-    def __init__(self, session: Session, client: str, at: datetime, rows: dict[str, Any]) -> None:
-        self.client = client
-        self.at = at
-        self.revoked: frozenset[str] = frozenset()
-        row = rows["client"] or {"state": "gone", "limits": {}}
-        owner = Client(name=client, **row)
-        self._may_deliver = owner.state == "active"
-        self._names = {(batch, key) for batch, key in rows["names"] or ()}
-        self._batches: dict[str, _Batch] = {}
-        self._with_slot: set[str] = set()
-        self._day_left: dict[str, int | None] = {}
-        pending = {each["project"]: each["files"] for each in rows["pending"] or ()}
-        held = limits.of(owner)
-        self._may_deliver &= sum(pending.values()) < held.uploads_in_flight
-        for each in rows["batches"] or ():
-            project = Project(client=client, name=each["project"], limits=each["limits"])
-            own = limits.for_project(owner, project)
-            self._batches[each["id"]] = _Batch(each, own)
-            if project.name not in self._day_left:
-                day = usage.day_of(at)
-                self._day_left[project.name] = usage.room_left(session, owner, project, day)
-            if pending.get(project.name, 0) < own.uploads_in_flight:
-                self._with_slot.add(project.name)
-
-    def take(self, file: Ready) -> bool:
-        """Say whether a file is within every rule, and count it in if it is."""
-        batch = self._batches.get(file.small.batch_id)
-        if not (self._may_deliver and batch and batch.is_open):
-            return False
-        key = (file.small.batch_id, file.small.name.collision_key)
-        left = self._day_left[batch.project]
-        size_bytes = file.stored.size_bytes
-        if (
-            key in self._names
-            or file.small.principal.jti in self.revoked
-            or batch.project not in self._with_slot
-            or batch.file_count >= batch.held.files_per_batch
-            or size_bytes > most_bytes(batch.held, batch.reserved_bytes, left)
-        ):
-            return False
-        self._names.add(key)
-        batch.file_count += 1
-        batch.reserved_bytes += size_bytes
-        # What one project takes of the day may be the client's: less is left to all of them.
-        for project, room in self._day_left.items():
-            self._day_left[project] = None if room is None else room - size_bytes
-        return True
-
-    def path(self, file: Ready) -> BatchPath:
-        """Return where a file's batch lies."""
-        return BatchPath(self.client, self.project(file), file.small.batch_id)
-
-    def project(self, file: Ready) -> str:
-        """Return the project that a file belongs to."""
-        return self._batches[file.small.batch_id].project
-
-
-def _look(session: Session, client: str, files: Sequence[Ready]) -> _Found:
-    values = {
-        "client": client,
-        "batches": sorted({file.small.batch_id for file in files}),
-        "of": [file.small.batch_id for file in files],
-        "keys": [file.small.name.collision_key for file in files],
-    }
-    at, rows = session.connection().exec_driver_sql(_LOOK, values).one()
-    found = _Found(session, client, at, rows)
-    # Asked under the locks: what was revoked before this transaction commits nothing.
-    found.revoked = access.revoked(session, [file.small.principal for file in files])
-    return found
-
-
-# The last statement's snapshot is taken when the locks are held: it sees what they waited for.
-_LOOK = """
-SELECT FROM client WHERE name = %(client)s FOR NO KEY UPDATE;
-SELECT FROM batch WHERE client = %(client)s AND id = ANY(%(batches)s)
-ORDER BY id FOR NO KEY UPDATE;
-SELECT clock_timestamp(), json_build_object(
-    'client', (SELECT json_build_object('state', state, 'limits', limits)
-        FROM client WHERE name = %(client)s),
-    'batches', (SELECT json_agg(json_build_object('id', batch.id, 'project', batch.project,
-            'state', batch.state, 'reserved_bytes', reserved_bytes, 'file_count', file_count,
-            'limits', project.limits))
-        FROM batch
-        JOIN project ON project.client = batch.client AND project.name = batch.project
-        WHERE batch.client = %(client)s AND id = ANY(%(batches)s)),
-    'names', (SELECT json_agg(json_build_array(batch_id, collision_key))
-        FROM file
-        JOIN unnest(%(of)s::text[], %(keys)s::text[]) AS asked (batch_id, collision_key)
-        USING (batch_id, collision_key)),
-    'pending', (SELECT json_agg(json_build_object('project', project, 'files', files))
-        FROM (SELECT batch.project, count(*) AS files FROM file
-            JOIN batch ON batch.id = file.batch_id
-            WHERE file.state = 'pending' AND batch.state = 'open' AND batch.client = %(client)s
-            GROUP BY batch.project) AS moving)
-)
-"""
-
-
-def _write(session: Session, found: _Found, files: Sequence[Ready]) -> None:
+def _write(session: Session, found: Tally, files: Sequence[Ready]) -> None:
     rows = json.dumps([_row(file, found.at) for file in files], ensure_ascii=False)
     session.connection().exec_driver_sql(_INSERT, {"rows": rows})
     received: Counter[str] = Counter()

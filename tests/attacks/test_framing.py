@@ -12,6 +12,7 @@ from tests import factories
 from tests.attacks import state
 from tests.parts import GatewayServer
 from tests.uploads.sending import signed_in
+from tests.web.wired import Wire
 
 BODY = '{"project": "flights", "reference": "r"}'
 SMUGGLED = "GET /v1/me HTTP/1.1\r\nHost: g\r\n\r\n"
@@ -36,7 +37,7 @@ REQUESTS: dict[str, tuple[str, int]] = {
     "a space before the colon": ("GET /v1/me HTTP/1.1\r\nHost : g\r\n{auth}\r\n", 400),
     "bare line feeds": ("GET /v1/me HTTP/1.1\nHost: g\n\n", 400),
     "a NUL in a header": ("GET /v1/me HTTP/1.1\r\nHost: g\r\nX: a\0b\r\n{auth}\r\n", 400),
-    "an endless address": ("GET /v1/batches?x=" + "a" * 200_000 + " HTTP/1.1\r\n\r\n", 400),
+    "an endless address": ("GET /v1/batches?x=" + "a" * 200_000 + " HTTP/1.1\r\n\r\n", 431),
     "raw bytes in the address": ("GET /v1/batches/\xff HTTP/1.1\r\nHost: g\r\n\r\n", 400),
     "two hosts": ("GET /v1/me HTTP/1.1\r\nHost: g\r\nHost: h\r\n{auth}\r\n", 422),
     "no host": ("GET /v1/me HTTP/1.0\r\n{auth}\r\n", 422),
@@ -81,7 +82,60 @@ def test_no_ambiguous_request_is_served(
     before = state.rows(sessions)
     for kind, (request, status) in REQUESTS.items():
         answer = spoken(server.port, request.replace("{auth}", auth))
-        assert answer.split(b" ")[1] == str(status).encode(), (kind, answer)
+        # An address too long for the parser is refused as such where it arrives in one piece.
+        expected = {status, 400} if kind == "an endless address" else {status}
+        assert int(answer.split(b" ")[1]) in expected, (kind, answer)
         assert answer.count(b"HTTP/1.1 ") == 1, (kind, answer)
         assert auth.rsplit(maxsplit=1)[-1].encode() not in answer
     assert state.rows(sessions) == before
+
+
+def test_no_ambiguous_request_is_served_after_a_large_body(
+    server: GatewayServer, auth: str, sessions: sessionmaker[Session]
+) -> None:
+    batch, large = opened(server, auth), b"x" * 3_000_000
+    target = f"/v1/batches/{batch}/files/a.csv"
+    head = f"PUT {target} HTTP/1.1\r\nHost: g\r\n{auth}Content-Length: {len(large)}\r\n\r\n"
+    first = head.encode() + large
+    with Wire(server.port) as wire:
+        wire.send(first)
+        assert wire.answer()[0] == 201
+    before = state.rows(sessions)
+    for kind, (request, status) in REQUESTS.items():
+        with Wire(server.port) as wire:
+            wire.send(first)
+            assert wire.answer()[0] == 200
+            wire.send(request.replace("{auth}", auth).encode("latin-1"))
+            expected = {status, 400} if kind == "an endless address" else {status}
+            assert wire.answer()[0] in expected, kind
+            assert b"HTTP/1.1 " not in wire.rest(), kind
+    assert state.rows(sessions) == before
+
+
+def test_requests_that_follow_a_large_body_at_once_are_each_answered_in_turn(
+    server: GatewayServer, auth: str
+) -> None:
+    batch, large = opened(server, auth), b"x" * 3_000_000
+    target = f"/v1/batches/{batch}/files/"
+    head = f" HTTP/1.1\r\nHost: g\r\n{auth}"
+    length = f"Content-Length: {len(large)}\r\n\r\n"
+    with Wire(server.port) as wire:
+        wire.send(
+            f"PUT {target}a{head}{length}".encode()
+            + large
+            + f"GET {target}a{head}\r\nPUT {target}b{head}{length}".encode()
+            + large
+            + f"GET /v1/me{head}\r\nGET {target}b{head}\r\n".encode()
+        )
+        answers = [wire.answer() for _ in range(5)]
+    assert [status for status, _, _ in answers] == [201, 200, 201, 200, 200]
+    assert [body.get("name") for _, _, body in answers] == ["a", "a", "b", None, "b"]
+
+
+def opened(server: GatewayServer, auth: str) -> str:
+    with Wire(server.port) as wire:
+        wire.send((POST.format(auth=auth) + f"Content-Length: {len(BODY)}\r\n\r\n{BODY}").encode())
+        status, _, body = wire.answer()
+    assert status == 201
+    identity: str = body["id"]
+    return identity

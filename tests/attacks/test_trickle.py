@@ -100,7 +100,8 @@ def test_a_body_that_trickles_in_is_given_up_and_leaves_nothing(
     head = {
         **headers,
         "Content-Type": media.get(door, "application/json"),
-        "Content-Length": "100000",
+        # Long enough to be received without the parser, but for the door that takes little.
+        "Content-Length": "100000" if door == "POST /v1/batches" else "10000000",
     }
     # Only the batch's version and time of change may tell that a file was begun and given back.
     before = state.rows(sessions, without=("batch",)), state.on_disk(environment)

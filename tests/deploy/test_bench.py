@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from deploy.bench import client, driving, large, rounds, small, table
-from deploy.bench.client import Request
 from deploy.bench.rounds import Case, Results
 from deploy.bench.servers import BOUNDARY, multipart
+from deploy.bench.wire import Request
 
 MORE_THAN_A_CHUNK = 3 * 2**20 + 17
 

@@ -165,6 +165,10 @@ class Books:
     def set_aside(self) -> list[bytes]:
         return [each.read_bytes() for each in (self.root / ".quarantine").iterdir()]
 
+    def lying(self) -> list[str]:
+        """Return everything that lies in the landing zone, whatever it is."""
+        return [str(each) for each in self.root.rglob("*") if each.is_file()]
+
     def actions(self) -> list[str]:
         with self.sessions.begin() as session:
             return [each.action for each in trail.search(session, limit=1000)]

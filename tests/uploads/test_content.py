@@ -173,3 +173,16 @@ def test_files_of_a_batch_that_is_not_open_are_not_deleted(acme: Sender, books: 
     answer = acme.ask("DELETE", address(canceled, "a.csv"))
     assert (answer.status_code, slug(answer)) == (409, "batch-closed")
     books.check()
+
+
+def test_a_file_is_given_only_as_its_caller_knows_it_if_that_is_asked_for(acme: Sender) -> None:
+    batch = acme.batch()
+    acme.put(batch)
+    tag = f'"{sha256(CONTENT)}"'
+    for named in (tag, f'"other", {tag}', "*"):
+        answer = acme.get(batch, if_match=named)
+        assert (answer.status_code, answer.content) == (200, CONTENT)
+    for named in ('"other"', f"W/{tag}", ""):
+        answer = acme.get(batch, if_match=named, range="bytes=0-1")
+        assert (answer.status_code, slug(answer)) == (412, "precondition-failed")
+        assert answer.headers["etag"] == tag

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.parts import GatewayServer
-from tests.uploads.sending import OTHER, Books, Sender, digest
+from tests.uploads.sending import CONTENT, OTHER, Books, Sender, digest
 
 CALLS = "fsync,fdatasync,renameat2,linkat,write,writev,sendto,sendmsg,recvfrom,read"
 LINE = re.compile(r"^(\d+) +(.*)$")
@@ -83,19 +83,24 @@ def watched(server: GatewayServer, log: Path) -> Iterator[None]:
             process.wait(timeout=20)
 
 
+@pytest.mark.parametrize(
+    ("body", "record"),
+    [(CONTENT, "INSERT INTO file "), (CONTENT * 10_000, "UPDATE file SET state")],
+    ids=["small", "large"],
+)
 def test_bytes_name_and_record_are_durable_in_this_order_before_the_201(
-    server: GatewayServer, wired: Sender, tmp_path: Path
+    server: GatewayServer, wired: Sender, tmp_path: Path, body: bytes, record: str
 ) -> None:
     batch = wired.batch()
     assert wired.put(batch, "first.csv", content=OTHER).status_code == 201
     with watched(server, tmp_path / "strace.log"):
-        assert wired.put(batch).status_code == 201
+        assert wired.put(batch, content=body).status_code == 201
     calls = parsed(tmp_path / "strace.log")
     synced = the(calls, r"^f(data)?sync\(\d+</[^>]*/\.parts/upl_\w+>\) *= 0")
     written = [call for call in calls if re.match(r"^writev?\(\d+</[^>]*/\.parts/upl_", call.text)]
     published = the(calls, r"^renameat2\(.*\"upl_\w+\".*\"a\.csv\", RENAME_NOREPLACE\) *= 0")
     directory = the(calls, r"^fsync\(\d+</[^>]*/files>\) *= 0")
-    recorded = the(calls, r"^sendto\(.*UPDATE file SET state")
+    recorded = the(calls, rf"^sendto\(.*{record}")
     asked = [call for call in calls if re.match(r"^sendto\(.*\"Q.*COMMIT", call.text)]
     commit = next(call for call in asked if call.began > recorded.ended)
     committed = next(

@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
-from gateway.batches.model import Batch
+from gateway.batches.model import Batch, File
 from gateway.clients.registry import Client
 from gateway.jobs.model import Job
 from gateway.outbox.model import Message
@@ -73,7 +73,7 @@ def check_nothing(books: Books) -> None:
     assert {batch.state for batch in batches} <= {"canceled"}
     for batch in batches:
         books.check_nothing(batch.id)
-    assert not [path for path in books.root.rglob("*") if path.is_file()]
+    assert books.lying() == []
 
 
 def test_a_delivery_in_one_request_is_stored_and_sealed(acme: Sender, books: Books) -> None:
@@ -382,7 +382,7 @@ def test_a_delivery_cut_under_way_leaves_nothing(
     until(lambda: count(books, Batch) == 1)
     speaker.cut()
     until(lambda: states(books) == ["canceled"])
-    until(lambda: not [path for path in books.root.rglob("*") if path.is_file()])
+    until(lambda: not books.lying() and count(books, File) == 0)
     check_nothing(books)
     assert post(wired, body).status_code == 202
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+from tests.parts import GatewayServer, start_server
 from tests.uploads.sending import CONTENT, OTHER, Books, Line, Sender, address, eventually, sha256
 
 Lines = Callable[[], Line]
@@ -146,3 +149,70 @@ def test_the_connection_stays_usable_after_a_stored_file(wired: Sender, line: Li
         assert found.headers.get("connection", "keep-alive") == "keep-alive"
         found.read()
     begun.cut()
+
+
+def test_a_refusal_reaches_a_sender_who_looks_up_only_after_200_mib(
+    wired: Sender, server: GatewayServer, books: Books
+) -> None:
+    batch = wired.batch()
+    block = b"x" * 1024**2
+    table = [({}, 200 * len(block), 401), (wired.headers, 60 * 1024**3, 413)]
+    for headers, length, expected in table:
+        begun = Line(server.port, headers).begin(
+            "PUT", address(batch, "a"), Content_Length=str(length)
+        )
+        for _ in range(200):
+            begun.send(block)
+        status, found, problem = begun.answer()
+        assert (status, problem["status"]) == (expected, expected)
+        assert found["connection"] == "close"
+    books.check_nothing(batch)
+
+
+def test_nobody_is_told_to_continue_whose_file_is_refused(
+    wired: Sender, server: GatewayServer
+) -> None:
+    batch = wired.batch()
+    shown = "".join(f"\r\n{name}: {value}" for name, value in wired.headers.items())
+    for name, length, head, expected in (
+        ("a", 5, "", 401),
+        ("a", 60 * 1024**3, shown, 413),
+        (".a", 5, shown, 422),
+        ("a", 5, shown, 100),
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), 20) as wire:
+            line = f"PUT {address(batch, name)} HTTP/1.1\r\nHost: g{head}"
+            wire.sendall(
+                f"{line}\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n".encode()
+            )
+            assert int(wire.recv(65_536).split()[1]) == expected
+
+
+def test_large_and_small_files_take_turns_on_one_connection(
+    wired: Sender, line: Lines, books: Books
+) -> None:
+    batch = wired.batch()
+    begun = line()
+    sizes = (3 * 1024**2 + 1, 7, 1024**2, 300_000, 0)
+    for number, size in enumerate(sizes):
+        begun.begin("PUT", address(batch, f"{number}"), Content_Length=str(size))
+        begun.send(bytes([65 + number]) * size)
+        found = begun.connection.getresponse()
+        assert (found.status, found.headers.get("connection")) == (201, None)
+        found.read()
+    begun.cut()
+    assert [len(books.on_disk(batch)[f"{number}"]) for number in range(5)] == list(sizes)
+    books.check()
+
+
+def test_the_stock_protocol_stores_the_same(
+    environment: dict[str, str], tmp_path: Path, wired: Sender, books: Books
+) -> None:
+    batch, content = wired.batch(), b"x" * 3_000_000
+    stock = start_server({**environment, "GATEWAY_SERVER_PROTOCOL": "stock"}, tmp_path)
+    begun = Line(stock.port, wired.headers)
+    begun.begin("PUT", address(batch, "a"), Content_Length=str(len(content))).send(content)
+    status, _, body = begun.answer()
+    assert (status, body["sha256"]) == (201, sha256(content))
+    stock.stop()
+    books.check()
