@@ -46,7 +46,10 @@ def traced(
         if "ptrace" in first:
             process.wait()
             pytest.skip("this machine allows no ptrace")
-        assert "attached" in first, first
+        if "attached" not in first:
+            process.kill()
+            process.wait()
+            pytest.fail(first)
         time.sleep(ATTACH_SECONDS)  # the threads are stopped and let go one by one
         try:
             yield
