@@ -184,10 +184,12 @@ def audit_export() -> None:
 
     Example: gateway audit export > audit.ndjson
     """
+    from gateway import database  # noqa: PLC0415
     from gateway.audit import trail  # noqa: PLC0415
 
     with _failures(), _services() as services, services.sessions.begin() as session:
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        database.take_time(session)  # whoever reads may be slow
         for line in trail.lines(session):
             sys.stdout.write(line + "\n")
         head = trail.head(session)

@@ -25,6 +25,8 @@ from gateway import settings
 CONNECT_SECONDS = 5.0
 # How much later than its own time limit a server may be before it is given up.
 GRACE_SECONDS = 3.0
+# How many time limits a transaction may rest between two statements.
+IDLE_FACTOR = 2
 
 
 class Base(DeclarativeBase):
@@ -62,7 +64,11 @@ def connect(config: settings.Database, *, statement_seconds: float | None = None
     limit = statement_seconds or config.statement_timeout_seconds
     extensions.set_wait_callback(partial(_wait, seconds=limit + GRACE_SECONDS))
     milliseconds = int(limit * 1000)
-    options = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c timezone=UTC"
+    options = (
+        f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c timezone=UTC"
+        # A process that was stopped amid a transaction keeps its locks: not for ever.
+        f" -c idle_in_transaction_session_timeout={IDLE_FACTOR * milliseconds}"
+    )
     return create_engine(
         config.url.get_secret_value(),
         pool_size=config.pool_size,
@@ -117,6 +123,11 @@ def now(session: Session) -> datetime:
     """Return the database's clock: the one time that queues, leases and limits go by."""
     found: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
     return found
+
+
+def take_time(session: Session) -> None:
+    """Let this transaction rest as long as it likes between statements: it holds no lock."""
+    session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
 
 
 def violated(error: IntegrityError) -> str:

@@ -261,7 +261,8 @@ class DiskZone:
         """
         with posix.required(), self._directory(batch, create=True) as place:
             if posix.content_of(name, place) != content:
-                posix.write_aside(name, place, content)
+                # Among the parts, where the sweep finds what a crash leaves.
+                posix.write_aside(name, place, self._parts, content)
             os.fsync(place)
 
     def remove_batch(self, batch: BatchPath) -> None:

@@ -128,21 +128,21 @@ def content_of(name: str, parent: int) -> bytes | None:
         return file.read()
 
 
-def write_aside(name: str, parent: int, content: bytes) -> None:
+def write_aside(name: str, parent: int, aside: int, content: bytes) -> None:
     """Write a small file so that its name stands for all of its old or of its new content.
 
-    The directory is still to be synced.
+    It is written in the directory ``aside``, on the same device; ``parent`` is still to be synced.
     """
-    temporary = f".{name}.{time.time_ns()}"
+    temporary = f"{name}.{time.time_ns()}"
     try:
-        with os.fdopen(os.open(temporary, _WRITE, 0o640, dir_fd=parent), "wb") as file:
+        with os.fdopen(os.open(temporary, _WRITE, 0o640, dir_fd=aside), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        os.rename(temporary, name, src_dir_fd=aside, dst_dir_fd=parent)
     except OSError:
         with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=parent)
+            os.unlink(temporary, dir_fd=aside)
         raise
 
 

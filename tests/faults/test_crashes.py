@@ -84,9 +84,8 @@ def test_a_worker_killed_at_any_step_triggers_each_job_exactly_once(
     with sessions.begin() as session:
         assert len(trail.search(session, action="job.dispatched", limit=1000)) == len(jobs)
     monkeypatch.setenv("AIRFLOW_TOKEN", watching_token())
-    # A worker killed while it writes a document leaves what it has written, under no name's own.
     found = check("--airflow", airflow.url)
-    assert [each for each in found if each["kind"] != "temporary-left"] == []
+    assert found == []
 
 
 def _killed_workers(

@@ -85,3 +85,18 @@ def test_a_server_that_takes_connections_and_says_nothing_is_not_waited_for(
         bare.connect()
     assert time.monotonic() - began < database.CONNECT_SECONDS + 1
     engine.dispose()
+
+
+def test_a_transaction_that_rests_for_too_long_gives_its_locks_back(
+    config: settings.Settings,
+) -> None:
+    hasty = config.database.model_copy(update={"statement_timeout_seconds": 0.5})
+    engine = database.connect(hasty)
+    resting, other = engine.connect(), engine.connect()
+    resting.execute(text("SELECT FROM audit_head FOR UPDATE"))
+    time.sleep(database.IDLE_FACTOR * 0.5 + 0.5)
+    other.execute(text("SELECT FROM audit_head FOR UPDATE"))
+    other.close()
+    resting.invalidate()
+    resting.close()
+    engine.dispose()
