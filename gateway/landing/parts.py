@@ -138,9 +138,13 @@ class Part:
                 self._hashed_bytes += len(chunk)
             self.size_bytes += len(chunk)
         if self.size_bytes - self._written_back >= WRITEBACK_BYTES:
-            length = self.size_bytes - self._written_back
-            posix.begin_writeback(self._fd, self._written_back, length)
-            self._written_back = self.size_bytes
+            self.hasten()
+
+    def hasten(self) -> None:
+        """Have the disk begin with what was written, for whoever syncs it soon."""
+        length = self.size_bytes - self._written_back
+        posix.begin_writeback(self._fd, self._written_back, length)
+        self._written_back = self.size_bytes
 
     def checkpoint(self) -> int:
         """Make durable what was written before this call, and return how many bytes that is.

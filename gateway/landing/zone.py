@@ -105,6 +105,9 @@ class Part(Protocol):
     def write(self, chunks: Sequence[Chunk]) -> None:
         """Append."""
 
+    def hasten(self) -> None:
+        """Begin to make durable what was written, for whoever syncs it soon."""
+
     def checkpoint(self) -> int:
         """Make durable what was written before this call, and return how many bytes that is.
 

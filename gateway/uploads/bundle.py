@@ -16,12 +16,12 @@ from gateway.landing.zone import Chunk, Part
 from gateway.uploads.groups import MOST, Groups
 from gateway.uploads.intake import Intake
 from gateway.uploads.receive import receive
-from gateway.uploads.small import Ready, Small, write
+from gateway.uploads.small import Ready, Small, write_all
 
 GROUP_BYTES = 4 * 1024**2
 # One turn of a thread for so many files; and so few turns that other senders find threads free.
-TURN_FILES = 8
-TURNS = 8
+TURN_FILES = 32
+TURNS = 4
 
 Turn = asyncio.Task[list[Ready]]
 
@@ -119,14 +119,12 @@ class Bundle:
 
 
 def _written(intake: Intake, files: Sequence[Small]) -> list[Ready]:
-    ready: list[Ready] = []
-    try:
-        for small in files:
-            ready.append(write(intake.zone, small))  # noqa: PERF401 - some may be there
-    except BaseException:
-        for file in ready:
-            file.part.abort()
-        raise
+    found = write_all(intake.zone, files)
+    ready = [each for each in found if isinstance(each, Ready)]
+    for each in found:
+        if isinstance(each, Exception):
+            _abort([file.part for file in ready])
+            raise each
     return ready
 
 

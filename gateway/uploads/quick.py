@@ -10,7 +10,6 @@ refuses it, or reserves its name and room before its bytes.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from gateway.uploads import digests
 from gateway.uploads.groups import Groups, Waiter
 from gateway.uploads.intake import Intake
 from gateway.uploads.receive import Announced
-from gateway.uploads.small import SMALL_BYTES, Small, write
+from gateway.uploads.small import SMALL_BYTES, Ready, Small, write_all
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -41,6 +40,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # A sender who has not sent the whole by then holds a place like every other.
 PATIENCE_SECONDS = 0.02
+# A turn at the disk, and how many there are at a time: what comes meanwhile goes with the next.
+TURN_FILES = 64
+TURNS = 2
 ROUTE = "/v1/batches/{batch_id}/files/{name}"
 _PATH = re.compile(rf"/v1/batches/({BATCH_ID.strip('^$')})/files/([^/]+)")
 _READ = {b"content-length", b"content-type", b"repr-digest", b"content-digest", b"authorization"}
@@ -65,22 +67,19 @@ class QuickPut:
         self.app = app
         self._access = access
         self._intake = intake
-        self._groups = intake.groups if intake.groups and intake.groups.can_store else None
+        groups = intake.groups
+        self._desk = _Desk(intake, groups) if groups and groups.can_store else None
         self._asking: dict[str, asyncio.Future[Principal]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Store a small file, or pass the request on."""
         is_put = scope.get("method") == "PUT"
-        asked = await self._asked(scope) if is_put and self._groups else None
-        if asked is None or self._groups is None:
+        asked = await self._asked(scope) if is_put and self._desk else None
+        if asked is None or self._desk is None:
             await self.app(scope, receive, send)
             return
         held: list[Message] = []
-        view = (
-            await self._stored(asked, held, self._groups)
-            if await _is_whole(receive, held)
-            else None
-        )
+        view = await _stored(self._desk, asked, held) if await _is_whole(receive, held) else None
         if view is None:
             await self.app(scope, _again(held, receive), send)
             return
@@ -129,23 +128,51 @@ class QuickPut:
         if not rate.take_from_pocket(client):
             await self._intake.run(lambda: rate.take(client))
 
-    async def _stored(
-        self, asked: Whole, held: Sequence[Message], groups: Groups
-    ) -> FileView | None:
-        small = asked([message["body"] for message in held if message.get("body")])
-        waiter = Waiter()
-        run = contextvars.copy_context().run
-        self._intake.writers.submit(run, self._write, small, waiter, groups)
-        return await waiter.outcome
 
-    def _write(self, small: Small, waiter: Waiter, groups: Groups) -> None:
-        """Make the bytes durable and hand them on; whatever fails is left to the door."""
-        try:
-            ready = write(self._intake.zone, small)
-        except Exception:  # noqa: BLE001 - the door tries again, and says what is wrong
-            waiter.resolve_soon(None)
-        else:
-            groups.add(ready, waiter)
+class _Desk:
+    """Small files that wait for a writer: one turn of a thread takes all that are there.
+
+    Of the event loop alone, but for the turns.
+    """
+
+    def __init__(self, intake: Intake, groups: Groups) -> None:
+        self._intake = intake
+        self._groups = groups
+        self._waiting: list[tuple[Small, Waiter]] = []
+        self._turns = 0
+
+    def add(self, small: Small, waiter: Waiter) -> None:
+        """Have a file written, and stored with others."""
+        self._waiting.append((small, waiter))
+        if self._turns < TURNS:
+            self._begin(waiter.loop)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        taken, self._waiting = self._waiting[:TURN_FILES], self._waiting[TURN_FILES:]
+        self._turns += 1
+        turn = loop.run_in_executor(self._intake.writers, self._turn, taken)
+        turn.add_done_callback(partial(self._ended, loop))
+
+    def _ended(self, loop: asyncio.AbstractEventLoop, _: asyncio.Future[None]) -> None:
+        self._turns -= 1
+        if self._waiting:
+            self._begin(loop)
+
+    def _turn(self, taken: Sequence[tuple[Small, Waiter]]) -> None:
+        """Make bytes durable and hand them on; whatever fails is left to the door."""
+        written = write_all(self._intake.zone, [small for small, _ in taken])
+        for (_, waiter), found in zip(taken, written, strict=True):
+            if isinstance(found, Ready):
+                self._groups.add(found, waiter)
+            else:
+                waiter.resolve_soon(None)
+
+
+async def _stored(desk: _Desk, asked: Whole, held: Sequence[Message]) -> FileView | None:
+    small = asked([message["body"] for message in held if message.get("body")])
+    waiter = Waiter()
+    desk.add(small, waiter)
+    return await waiter.outcome
 
 
 def _headers(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str] | None:

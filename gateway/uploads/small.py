@@ -43,22 +43,45 @@ class Ready:
         return completion.facts(self.small.batch_id, self.small.name.text, self.stored)
 
 
-def write(zone: Zone, small: Small) -> Ready:
-    """Make a small file's bytes durable, under no name; blocks.
+def write_all(zone: Zone, files: Sequence[Small]) -> list[Ready | Exception]:
+    """Make the bytes of several small files durable, under no names; blocks.
 
-    Raises
-    ------
-    InvalidRequestError, DigestMismatchError
-        They are not what was announced.
-    InsufficientStorageError, StorageUnavailableError
+    The disk begins with all of them before one is waited for: what the first sync writes out of the
+    file system's journal, the others need not.
+
+    Returns
+    -------
+    list
+        For each file what became of it: ready, or why not (``InvalidRequestError``,
+        ``DigestMismatchError``, ``InsufficientStorageError``, ``StorageUnavailableError``).
     """
+    begun = [_begun(zone, small) for small in files]
+    return [
+        each if isinstance(each, Exception) else _finished(small, *each)
+        for small, each in zip(files, begun, strict=True)
+    ]
+
+
+def _begun(zone: Zone, small: Small) -> tuple[str, Part] | Exception:
     upload = database.new_id("upl")
-    part = zone.open_part(upload, small.announced.size_bytes)
+    try:
+        part = zone.open_part(upload, small.announced.size_bytes)
+    except Exception as error:  # noqa: BLE001 - returned
+        return error
     try:
         part.write(small.content)
+        part.hasten()
+    except Exception as error:  # noqa: BLE001 - returned
+        part.abort()
+        return error
+    return upload, part
+
+
+def _finished(small: Small, upload: str, part: Part) -> Ready | Exception:
+    try:
         stored = part.finish()
         small.announced.check(stored)
-    except BaseException:
+    except Exception as error:  # noqa: BLE001 - returned
         part.abort()
-        raise
+        return error
     return Ready(small, upload, part, stored)

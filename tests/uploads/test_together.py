@@ -44,9 +44,10 @@ def batch(services: Services) -> Batch:
 
 def ready(services: Services, batch: Batch, name: str, content: bytes = CONTENT) -> Ready:
     said = Announced(len(content))
-    return small.write(
-        services.zone, Small(ACME, batch.id, FileName.parse(name), said, None, [content])
-    )
+    file = Small(ACME, batch.id, FileName.parse(name), said, None, [content])
+    (found,) = small.write_all(services.zone, [file])
+    assert isinstance(found, Ready)
+    return found
 
 
 def stored(services: Services, files: list[Ready]) -> list[bool]:
