@@ -82,7 +82,8 @@ def queries(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def places(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for path, operations in document["paths"].items():
-        for method in operations:
+        # Which protocol is spoken is the same at every address.
+        for method in operations.keys() - {"options"}:
             for name in re.findall(r"{\w+}", path):
                 yield method.upper(), path, name
 
@@ -107,7 +108,8 @@ def check(answer: Any, tried: object) -> None:
     assert answer.status_code < 500, (tried, answer.text)
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == "application/problem+json", tried
-        assert answer.json()["status"] == answer.status_code
+        is_told = answer.request.method != "HEAD"
+        assert not is_told or answer.json()["status"] == answer.status_code
     else:
         assert answer.status_code == 200, (tried, answer.status_code)
 

@@ -21,14 +21,16 @@ OURS = "flights_2013_01.csv"
 
 @dataclass
 class Delivered:
-    """What client A has: one sealed batch with a job, and one open batch with a file."""
+    """What client A has: a sealed batch with a job, an open one with a file and an upload."""
 
     sealed: str
     job: str
     open: str
+    upload: str
 
     def words(self) -> list[str]:
-        return [self.sealed, self.job, self.open, OURS, "reference-of-a", "flights", "acme"]
+        named = [self.sealed, self.job, self.open, self.upload]
+        return [*named, OURS, "reference-of-a", "flights", "acme"]
 
 
 @pytest.fixture
@@ -54,7 +56,21 @@ def delivered(
     sealed = batch("reference-of-a-1")
     answer = client.post(f"/v1/batches/{sealed}/seal", headers=headers)
     assert answer.status_code == 202, answer.text
-    return Delivered(sealed, answer.json()["job"]["id"], batch("reference-of-a-2"))
+    opened = batch("reference-of-a-2")
+    begun = client.post(f"/v1/batches/{opened}/uploads", headers={**headers, **TUS})
+    assert begun.status_code == 201, begun.text
+    upload = begun.headers["location"].rpartition("/")[2]
+    return Delivered(sealed, answer.json()["job"]["id"], opened, upload)
+
+
+# All that the doors of resumable uploads want; the name is YS5jc3Y=, a.csv.
+TUS = {
+    "Tus-Resumable": "1.0.0",
+    "Upload-Length": "5",
+    "Upload-Offset": "0",
+    "Upload-Metadata": "filename YS5jc3Y=",
+    "Content-Type": "application/offset+octet-stream",
+}
 
 
 def doors(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -63,9 +79,10 @@ def doors(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
             yield method.upper(), path, operation
 
 
-def fill(path: str, batch: str, job: str) -> str:
+def fill(path: str, batch: str, job: str, upload: str = "") -> str:
     values = {"name": OURS, "client": "acme", "slug": "not-found"}
-    named = {"batch_id": batch, "job_id": job}
+    # Of one name's uploads there is one at a time: it is named by the batch's own digits.
+    named = {"batch_id": batch, "job_id": job, "upload_id": upload or batch.replace("bat", "upl")}
 
     def value(found: re.Match[str]) -> str:
         key = found[1]
@@ -84,8 +101,12 @@ def ask(client: TestClient, method: str, path: str, headers: dict[str, str]) -> 
     body: dict[str, Any] = {}
     if path.endswith("/replays"):
         body = {"json": {"reason": "x"}}
-    elif method == "PUT":
+    elif path.endswith("/files"):
+        body = {"json": {"files": [{"name": OURS, "size_bytes": 5, "sha256": "0" * 64}]}}
+    elif method == "PUT" or (method == "PATCH" and "/uploads" in path):
         body = {"content": b"id\n2\n"}
+    if "/uploads" in path:
+        headers = {**headers, **TUS}
     return client.request(method, path, headers=headers, **body)
 
 
@@ -96,11 +117,12 @@ def test_another_clients_objects_answer_as_absent_ones_at_every_door(
     absent = ("bat_" + "0" * 26, "job_" + "0" * 26)
     tried = 0
     for method, path, _ in doors(client.get("/openapi.json").json()):
-        if "{" not in path:
-            continue
+        if "{" not in path or method == "OPTIONS":
+            continue  # which protocol is spoken is the same everywhere
         for headers in strangers:
             foreign = [
-                fill(path, each, delivered.job) for each in (delivered.sealed, delivered.open)
+                fill(path, each, delivered.job, delivered.upload)
+                for each in (delivered.sealed, delivered.open)
             ]
             nobody = ask(client, method, fill(path, *absent), headers)
             for address in foreign:
@@ -166,6 +188,8 @@ PUBLIC = {
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
+    ("OPTIONS", "/v1/batches/{batch_id}/uploads"),
+    ("OPTIONS", "/v1/uploads/{upload_id}"),
 }
 
 

@@ -47,7 +47,7 @@ def hasty(environment: dict[str, str], tmp_path: Path) -> Iterator[GatewayServer
 def test_no_request_hangs_while_the_database_is_silent_and_all_is_well_after_it(
     hasty: GatewayServer, bearer: Callable[[str], dict[str, str]], postgres_server: Postgres
 ) -> None:
-    patience = LIMIT_SECONDS + database.GRACE_SECONDS + database.CONNECT_SECONDS + 2
+    patience = LIMIT_SECONDS + database.GRACE_SECONDS + database.CONNECT_SECONDS + 5
 
     def look(_: int) -> tuple[httpx.Response, float]:
         began = time.monotonic()
