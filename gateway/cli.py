@@ -69,6 +69,9 @@ def serve() -> None:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=20,
+            # A process that starts on a busy machine imports for longer than the default of 5 s:
+            # it was taken for dead, and begun again, for ever.
+            timeout_worker_healthcheck=60,
         )
 
 
