@@ -8,9 +8,8 @@ requests through in such a second, and exactly k when more than that come at onc
 Notes
 -----
 A share that is not used is lost to the other processes for the rest of its second. So a process
-takes no more than as many as wait for it right now, a fifth of what it used in the second before,
-or a hundredth of what is allowed (or what is left, if that is less): a limit below two hundred
-loses nothing to a burst out of nowhere, a higher one at most that hundredth.
+takes no more than as many as wait for it right now, or a twentieth of what it used in the second
+before (or of what is left, if that is less). A burst out of nowhere thus loses nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +27,7 @@ from gateway.clients.limits import Limits
 from gateway.errors import GatewayError, UnavailableError
 
 WINDOW_SECONDS = 1
-# Of what was used in the second before, a process takes a fifth at a time; of what is allowed, where
-# that is more, a hundredth: each time all of the client's requests here wait for the database.
-USED_SHARES, ALLOWED_SHARES = 5, 100
+SHARES = 20
 
 
 class RateLimitedError(GatewayError):
@@ -164,11 +161,8 @@ class _Pocket:
 
     def _share(self, asked_at: float) -> int:
         if asked_at < self._ends_at:
-            return self._part_of(self._used_before, self._remaining)
-        return self._part_of(self._used_until(asked_at), self._allowed)
-
-    def _part_of(self, used: int, most: int) -> int:
-        return min(most, max(used // USED_SHARES, self._allowed // ALLOWED_SHARES))
+            return min(self._used_before, self._remaining) // SHARES
+        return min(self._used_until(asked_at), self._allowed) // SHARES
 
     def _used_until(self, asked_at: float) -> int:
         """Return what was used in the second just over, if it is just over."""
