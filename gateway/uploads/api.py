@@ -39,11 +39,12 @@ from gateway.uploads.admission import (
     FileExistsAlreadyError,
     UploadConflictError,
 )
+from gateway.uploads.announced import Announced
 from gateway.uploads.declaring import DeclaredPage, DeclareRequest
 from gateway.uploads.digests import DigestMismatchError
 from gateway.uploads.download import PreconditionFailedError, RangeNotSatisfiableError
 from gateway.uploads.intake import intake_of
-from gateway.uploads.receive import Announced, receive
+from gateway.uploads.receive import receive
 from gateway.uploads.submission import Submitter
 
 router = APIRouter(tags=["files"])

@@ -165,12 +165,9 @@ def expire_pending(
         place = BatchPath(row.client, row.project, row.batch_id)
         if is_receiving(row.upload, place, row.name):
             continue
-        mine = (File.batch_id == row.batch_id, File.name == row.name, File.upload == row.upload)
-        gone = delete(File).where(*mine, File.state == "pending").returning(File.name)
-        if session.execute(gone).first() is None:
+        reserved = row.reserved_bytes
+        if not take_back(session, Admission(place, row.name, row.upload, reserved, reserved)):
             continue  # it was completed between the look and the lock
-        rows.count(session, row.batch_id, -row.reserved_bytes, -1)
-        _give_back(session, place, row.created_at, row.reserved_bytes)
         told = {"batch": row.batch_id, "name": row.name}
         rows.tell(session, ledger.GATEWAY, row.client, actions.FILE_EXPIRED, told)
         expired += 1

@@ -27,9 +27,9 @@ from gateway.jobs.reading import client_of
 from gateway.landing.names import FileName
 from gateway.landing.zone import Chunk
 from gateway.uploads import digests
+from gateway.uploads.announced import Announced
 from gateway.uploads.groups import Groups, Waiter
 from gateway.uploads.intake import Intake
-from gateway.uploads.receive import Announced
 from gateway.uploads.small import SMALL_BYTES, Ready, Small, write_all
 
 Scope = MutableMapping[str, Any]

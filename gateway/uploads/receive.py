@@ -26,7 +26,6 @@ from gateway.uploads.intake import Intake, pour
 from gateway.uploads.rows import Admission
 
 log = logs.get("uploads")
-__all__ = ["Announced", "Received", "receive"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from gateway.landing.names import FileName
 from gateway.landing.zone import NameTakenError
 from gateway.uploads import completion
 from gateway.uploads.admission import Known, admit
+from gateway.uploads.announced import Announced
 from gateway.uploads.intake import BUFFER_CHUNKS, Intake, pour
-from gateway.uploads.receive import Announced, Received, receive
+from gateway.uploads.receive import Received, receive
 from gateway.uploads.rows import Admission
 from tests import factories
 from tests.batches.making import ACME, opened, path
