@@ -6,18 +6,23 @@ and commands own exactly one ``begin()`` each.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 import select
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar
 
 import psycopg2
 from psycopg2 import extensions
-from sqlalchemy import DateTime, Engine, MetaData, Text, create_engine, text
+from sqlalchemy import Connection, DateTime, Engine, MetaData, Text, create_engine, event, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DisconnectionError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from gateway import settings
@@ -69,12 +74,11 @@ def connect(config: settings.Database, *, statement_seconds: float | None = None
         # A process that was stopped amid a transaction keeps its locks: not for ever.
         f" -c idle_in_transaction_session_timeout={IDLE_FACTOR * milliseconds}"
     )
-    return create_engine(
+    engine = create_engine(
         config.url.get_secret_value(),
         pool_size=config.pool_size,
         max_overflow=0,
         pool_timeout=config.pool_timeout_seconds,
-        pool_pre_ping=True,
         connect_args={
             "options": options,
             "application_name": "gateway",
@@ -82,6 +86,41 @@ def connect(config: settings.Database, *, statement_seconds: float | None = None
             "tcp_user_timeout": 20_000,
         },
     )
+    event.listen(engine, "checkout", _require_open)
+    event.listen(engine, "reset", _reset)
+    event.listen(engine, "before_cursor_execute", _with_what_waits, retval=True)
+    event.listen(engine, "commit", _send_what_waits)
+    event.listen(engine, "rollback", _forget_what_waits)
+    event.listen(engine, "handle_error", _forget_names)
+    return engine
+
+
+def _require_open(raw: Any, _record: Any, _proxy: Any) -> None:
+    """Refuse a kept connection that its server has closed; the pool then opens another.
+
+    That it is gone, or what it said last, waits to be read. To ask each one a question instead
+    would cost every transaction a round trip.
+    """
+    watch = select.poll()
+    watch.register(raw, select.POLLIN)
+    if not watch.poll(0):
+        return
+    try:
+        with raw.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        raw.rollback()
+    except psycopg2.Error as error:
+        raise DisconnectionError from error
+
+
+def _reset(raw: Any, record: Any, _state: Any) -> None:
+    record.info.pop(_WAITING, None)
+    if raw.closed:
+        return
+    # After a commit that failed before it was sent, the pool takes the transaction for ended.
+    if raw.info.transaction_status != extensions.TRANSACTION_STATUS_IDLE:
+        raw.rollback()
+    raw.autocommit = False
 
 
 def _wait(connection: Any, seconds: float) -> None:
@@ -103,6 +142,123 @@ _CONNECTED = {extensions.STATUS_READY, extensions.STATUS_BEGIN, extensions.STATU
 def sessions(engine: Engine) -> sessionmaker[Session]:
     """Build the factory of sessions; what a session loaded stays readable after its commit."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def alone(session: Session) -> Connection:
+    """Return the connection for one statement that needs no transaction around it.
+
+    It commits by itself: two round trips fewer than a transaction of its own.
+    """
+    connection = session.connection()
+    raw = connection.connection.driver_connection
+    if raw is not None:
+        raw.autocommit = True
+    return connection
+
+
+def prepared(*statements: str, **types: str) -> str:
+    """Have Postgres plan statements once for each connection, not each time they are sent.
+
+    Parameters
+    ----------
+    statements
+        With ``%(name)s`` for each value.
+    types
+        The Postgres type of each value.
+
+    Returns
+    -------
+    str
+        To be given to ``exec_driver_sql``, or ``later``.
+    """
+    known = ";".join(statements)
+    _PREPARED[known] = [_Prepared.of(each, types) for each in statements]
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A statement with numbered values, and how they are filled in."""
+
+    head: str
+    body: str
+    values: str
+
+    @classmethod
+    def of(cls, statement: str, types: Mapping[str, str]) -> _Prepared:
+        names = [name for name in types if f"%({name})s" in statement]
+        for number, name in enumerate(names, 1):
+            statement = statement.replace(f"%({name})s", f"${number}")
+        listed = ", ".join(types[name] for name in names)
+        values = ", ".join(f"%({name})s" for name in names)
+        return cls(f"({listed})" if names else "", statement, f"({values})" if names else "")
+
+
+_PREPARED: dict[str, list[_Prepared]] = {}
+
+
+def _text(connection: Connection, cursor: Any, statement: str, values: Any) -> str:
+    """Return what is sent for a statement."""
+    known = _PREPARED.get(statement)
+    if known is None:
+        sent: bytes = cursor.mogrify(statement, values or None)
+        return sent.decode()
+    names = connection.info.setdefault(_NAMES, {})
+    parts = []
+    for each in known:
+        if each.body not in names:
+            names[each.body] = f"gateway_{next(_numbers)}"
+            parts.append(f"PREPARE {names[each.body]}{each.head} AS {each.body}")
+    for each in known:
+        filled = cursor.mogrify(each.values, values).decode() if each.values else ""
+        parts.append(f"EXECUTE {names[each.body]}{filled}")
+    return ";".join(parts)
+
+
+_NAMES = "prepared_names"
+_numbers = itertools.count(1)
+
+
+def _forget_names(context: ExceptionContext) -> None:
+    # Whether what was prepared along with a statement that failed is there is not known.
+    if context.connection is not None and not context.connection.invalidated:
+        context.connection.info.pop(_NAMES, None)
+
+
+def later(session: Session, statement: str, values: Mapping[str, Any]) -> None:
+    """Have a statement sent along with the next one of its transaction, or before the commit.
+
+    For what returns nothing: several such statements cost one round trip. An error of theirs is
+    raised where they are sent.
+    """
+    connection = session.connection()
+    with contextlib.closing(connection.connection.cursor()) as cursor:
+        sent = _text(connection, cursor, statement, values)
+    connection.info.setdefault(_WAITING, []).append(sent)
+
+
+_WAITING = "waiting_statements"
+
+
+def _with_what_waits(
+    connection: Connection, cursor: Any, statement: str, values: Any, *given: Any
+) -> tuple[str, Any]:
+    waiting = connection.info.pop(_WAITING, [])
+    if not waiting and statement not in _PREPARED:
+        return statement, values
+    if given[-1]:  # many sets of values
+        cursor.execute(";".join(waiting))
+        return statement, values
+    return ";".join([*waiting, _text(connection, cursor, statement, values)]), None
+
+
+def _send_what_waits(connection: Connection) -> None:
+    if waiting := connection.info.pop(_WAITING, None):
+        connection.exec_driver_sql(";".join(waiting), execution_options={"no_parameters": True})
+
+
+def _forget_what_waits(connection: Connection) -> None:
+    connection.info.pop(_WAITING, None)
 
 
 def new_id(prefix: str) -> str:

@@ -93,18 +93,23 @@ def _link(session: Session) -> None:
 
 
 # The time is taken once the head is locked, so that times go up as numbers do.
-_LOCK_HEAD = """
+_LOCK_HEAD = database.prepared("""
 SELECT number, hash, clock_timestamp()
 FROM (SELECT number, hash FROM audit_head FOR UPDATE) AS head
-"""
+""")
 # However many links there are, they are one document and one round trip.
-_APPEND = """
+_APPEND = database.prepared(
+    """
 INSERT INTO audit_event (number, id, at, actor, action, client, subject, details, request_id,
     previous_hash, hash)
 SELECT number, id, at, actor, action, client, subject, details, request_id, previous_hash, hash
-FROM json_populate_recordset(NULL::audit_event, %(links)s);
-UPDATE audit_head SET number = %(number)s, hash = %(last)s
-"""
+FROM json_populate_recordset(NULL::audit_event, %(links)s)
+""",
+    "UPDATE audit_head SET number = %(number)s, hash = %(last)s",
+    links="json",
+    number="bigint",
+    last="text",
+)
 
 
 @event.listens_for(Session, "after_transaction_create")

@@ -23,6 +23,7 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
+from gateway import database
 from gateway.clients.limits import Limits
 from gateway.errors import GatewayError, UnavailableError
 
@@ -83,9 +84,7 @@ class RequestRate:
     def _lease(self, client: str, wanted: int) -> _Lease:
         values = {"client": client, "wanted": wanted, "default": Limits().requests_per_second}
         with self._sessions() as session:
-            # One statement needs no transaction around it: two round trips fewer.
-            session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            row = session.execute(_LEASE, values).one()
+            row = database.alone(session).execute(_LEASE, values).one()
         return _Lease(row.began_at, row.granted, row.remaining, row.allowed, float(row.seconds))
 
 

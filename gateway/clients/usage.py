@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 
-from sqlalchemy import bindparam, delete, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from gateway import database
@@ -66,13 +65,10 @@ def add(session: Session, client: str, project: str, day: date, size_bytes: int)
 
 def add_all(session: Session, amounts: Mapping[tuple[str, str, date], int]) -> None:
     """Count for several of (client, project, day), in an order that cannot deadlock."""
-    rows = [
-        {"of_client": client, "of_project": project, "of_day": day, "amount": amount}
-        for (client, project, day), amount in sorted(amounts.items())
-        if amount
-    ]
-    if rows:
-        session.connection().execute(_ADD, rows)
+    for (client, project, day), amount in sorted(amounts.items()):
+        if amount:
+            values = {"client": client, "project": project, "day": day, "amount": amount}
+            database.later(session, _ADD, values)
 
 
 def sweep(session: Session) -> int:
@@ -82,18 +78,16 @@ def sweep(session: Session) -> int:
     return int(getattr(gone, "rowcount", 0))
 
 
-_amount = bindparam("amount", type_=DayUsage.received_bytes.type)
 # Not below zero: what is given back to a day that was forgotten meanwhile must fail nobody.
-_ADD = (
-    insert(DayUsage)
-    .values(
-        client=bindparam("of_client"),
-        project=bindparam("of_project"),
-        day=bindparam("of_day"),
-        received_bytes=func.greatest(0, _amount),
-    )
-    .on_conflict_do_update(
-        index_elements=[DayUsage.client, DayUsage.project, DayUsage.day],
-        set_={"received_bytes": func.greatest(0, DayUsage.received_bytes + _amount)},
-    )
+_ADD = database.prepared(
+    """
+INSERT INTO day_usage (client, project, day, received_bytes)
+VALUES (%(client)s, %(project)s, %(day)s, greatest(0, %(amount)s))
+ON CONFLICT (client, project, day) DO UPDATE
+SET received_bytes = greatest(0, day_usage.received_bytes + %(amount)s)
+""",
+    client="text",
+    project="text",
+    day="date",
+    amount="bigint",
 )

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from gateway.database import Base, new_id
+from gateway.database import Base, later, new_id, prepared
 
 
 class FeedHead(Base):
@@ -56,11 +56,12 @@ def publish_all(session: Session, *, client: str, events: Iterable[dict[str, Any
         "count": len(rows),
         "events": json.dumps(rows, ensure_ascii=False),
     }
-    session.connection().exec_driver_sql(_APPEND, values)
+    later(session, _APPEND, values)
 
 
 # The head's lock is taken and the events are written in one round trip, however many there are.
-_APPEND = """
+_APPEND = prepared(
+    """
 WITH head AS (
     INSERT INTO feed_head (client, last_number) VALUES (%(client)s, %(count)s)
     ON CONFLICT (client)
@@ -70,7 +71,11 @@ WITH head AS (
 INSERT INTO event (client, number, id, type, subject, data)
 SELECT %(client)s, before + place, value->>'id', value->>'type', value->>'subject', value->'data'
 FROM head, jsonb_array_elements(%(events)s) WITH ORDINALITY AS each (value, place)
-"""
+""",
+    client="text",
+    count="bigint",
+    events="jsonb",
+)
 
 
 def after(session: Session, client: str, number: int, limit: int) -> list[Event]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlowPassword
 from fastapi.security import OAuth2
 from sqlalchemy.orm import Session, sessionmaker
 
-from gateway import settings
+from gateway import database, settings
 from gateway.clients.rate import RequestRate
 from gateway.clients.registry import ClientSuspendedError
 from gateway.errors import ForbiddenError, GatewayError
@@ -152,7 +152,7 @@ class Access:
     def recall(self, token: str) -> Principal | None:
         """Return who a token stood for a moment ago, from memory: None where that is not known.
 
-        Only for callers who ask ``revoked`` too, in the transaction that commits what they do.
+        Only for callers who ask for ``REVOKED`` too, in the transaction that commits what they do.
         """
         seen = self._recalled.get(token)
         if seen is None or seen.good_until < time.monotonic():
@@ -174,8 +174,7 @@ class Access:
     def _standing(self, jti: str, client: str | None) -> sessions.Standing:
         # Ended before the directory is asked: no transaction stays open over the network.
         with self.database() as session:
-            # One statement needs no transaction around it: two round trips fewer.
-            session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+            database.alone(session)
             return sessions.standing(session, jti=jti, family=family_of(jti), client=client)
 
     def _now(self, claims: dict[str, Any], account: Account, state: str | None) -> Principal:
@@ -212,9 +211,19 @@ class Access:
         return scopes.grants(account.group_names, roles, states, halted)
 
 
-def revoked(session: Session, principals: Iterable[Principal]) -> frozenset[str]:
-    """Return the ids of those tokens, of the principals', that were revoked."""
-    return sessions.revoked(session, {each.jti: family_of(each.jti) for each in principals})
+# Part of a larger statement: the ids that are no longer good, of those in ``asked``.
+REVOKED = sessions.REVOKED
+
+
+def asked(principals: Iterable[Principal]) -> dict[str, list[str]]:
+    """Return the values of ``REVOKED`` that ask about these principals' tokens."""
+    return sessions.asked({each.jti: family_of(each.jti) for each in principals})
+
+
+def is_revoked(principal: Principal, gone: Container[str]) -> bool:
+    """Say whether ``gone``, what ``REVOKED`` found, has the principal's token or its family."""
+    family = family_of(principal.jti)
+    return principal.jti in gone or (family is not None and family in gone)
 
 
 def token_of(authorization: str) -> str | None:

@@ -51,15 +51,14 @@ _STANDING = select(
 )
 
 
-def revoked(session: Session, tokens: Mapping[str, str | None]) -> frozenset[str]:
-    """Return which tokens (``jti`` to family) were revoked, themselves or with their family."""
+def asked(tokens: Mapping[str, str | None]) -> dict[str, list[str]]:
+    """Return the values of ``REVOKED`` for tokens: ``jti`` to family."""
     families = [family for family in tokens.values() if family is not None]
-    values = {"jtis": list(tokens), "families": families}
-    gone = {row[0] for row in session.connection().exec_driver_sql(_REVOKED, values)}
-    return frozenset(jti for jti, family in tokens.items() if jti in gone or family in gone)
+    return {"jtis": list(tokens), "families": families}
 
 
-_REVOKED = """
+# Which of the tokens and families asked about are no longer good: part of a larger statement.
+REVOKED = """
 SELECT jti FROM revoked_token WHERE jti = ANY(%(jtis)s)
 UNION ALL
 SELECT id FROM token_family WHERE id = ANY(%(families)s) AND revoked_at IS NOT NULL

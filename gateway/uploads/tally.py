@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from gateway import database
 from gateway.clients import limits, usage
 from gateway.clients.limits import Limits
 from gateway.clients.registry import Client, Project
@@ -24,19 +25,21 @@ def look(session: Session, client: str, files: Sequence[Ready]) -> Tally:
         "batches": sorted({file.small.batch_id for file in files}),
         "of": [file.small.batch_id for file in files],
         "keys": [file.small.name.collision_key for file in files],
+        **access.asked(file.small.principal for file in files),
     }
     at, rows = session.connection().exec_driver_sql(_LOOK, values).one()
-    found = Tally(session, client, at, rows)
-    # Asked under the locks: what was revoked before this transaction commits nothing.
-    found.revoked = access.revoked(session, [file.small.principal for file in files])
-    return found
+    return Tally(session, client, at, rows)
 
 
-# The last statement's snapshot is taken when the locks are held: it sees what they waited for.
-_LOOK = """
-SELECT FROM client WHERE name = %(client)s FOR NO KEY UPDATE;
+# The last statement's snapshot is taken when the locks are held: it sees what they waited for, and
+# what was revoked before this transaction commits nothing.
+_LOOK = database.prepared(
+    "SELECT FROM client WHERE name = %(client)s FOR NO KEY UPDATE",
+    """
 SELECT FROM batch WHERE client = %(client)s AND id = ANY(%(batches)s)
-ORDER BY id FOR NO KEY UPDATE;
+ORDER BY id FOR NO KEY UPDATE
+""",
+    f"""
 SELECT clock_timestamp(), json_build_object(
     'client', (SELECT json_build_object('state', state, 'limits', limits)
         FROM client WHERE name = %(client)s),
@@ -54,9 +57,17 @@ SELECT clock_timestamp(), json_build_object(
         FROM (SELECT batch.project, count(*) AS files FROM file
             JOIN batch ON batch.id = file.batch_id
             WHERE file.state = 'pending' AND batch.state = 'open' AND batch.client = %(client)s
-            GROUP BY batch.project) AS moving)
+            GROUP BY batch.project) AS moving),
+    'revoked', (SELECT json_agg(id) FROM ({access.REVOKED}) AS gone (id))
 )
-"""
+""",  # noqa: S608 - put together from constants
+    client="text",
+    batches="text[]",
+    of="text[]",
+    keys="text[]",
+    jtis="text[]",
+    families="text[]",
+)
 
 
 class _Batch:
@@ -76,7 +87,7 @@ class Tally:
     def __init__(self, session: Session, client: str, at: datetime, rows: dict[str, Any]) -> None:
         self.client = client
         self.at = at
-        self.revoked: frozenset[str] = frozenset()
+        self._revoked = frozenset(rows["revoked"] or ())
         row = rows["client"] or {"state": "gone", "limits": {}}
         owner = Client(name=client, **row)
         self._may_deliver = owner.state == "active"
@@ -107,7 +118,7 @@ class Tally:
         size_bytes = file.stored.size_bytes
         if (
             key in self._names
-            or file.small.principal.jti in self.revoked
+            or access.is_revoked(file.small.principal, self._revoked)
             or batch.project not in self._with_slot
             or batch.file_count >= batch.held.files_per_batch
             or size_bytes > most_bytes(batch.held, batch.reserved_bytes, left)

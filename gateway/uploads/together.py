@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from gateway import database
 from gateway.audit import actions, trail
 from gateway.batches.views import FileView
 from gateway.clients import usage
@@ -52,7 +53,7 @@ def store(
 
 def _write(session: Session, found: Tally, files: Sequence[Ready]) -> None:
     rows = json.dumps([_row(file, found.at) for file in files], ensure_ascii=False)
-    session.connection().exec_driver_sql(_INSERT, {"rows": rows})
+    database.later(session, _INSERT, {"rows": rows})
     received: Counter[str] = Counter()
     for file in files:
         received[found.project(file)] += file.stored.size_bytes
@@ -76,7 +77,8 @@ def _write(session: Session, found: Tally, files: Sequence[Ready]) -> None:
         )
 
 
-_INSERT = """
+_INSERT = database.prepared(
+    """
 WITH new AS (
     INSERT INTO file (batch_id, name, collision_key, state, upload, reserved_bytes, size_bytes,
         sha256, media_type, created_by, created_at, completed_at)
@@ -93,7 +95,9 @@ UPDATE batch SET
 FROM (SELECT batch_id, count(*) AS files, sum(size_bytes) AS size_bytes FROM new GROUP BY batch_id)
     AS added
 WHERE batch.id = added.batch_id
-"""
+""",
+    rows="json",
+)
 
 
 def _row(file: Ready, at: datetime) -> dict[str, Any]:
