@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import fields
@@ -35,6 +36,8 @@ DOORS = (
 )
 
 
+# How long a thread that comes back from the disk or the database waits for another's turn to end.
+SWITCH_SECONDS = 0.0005
 # What a page's uploads need besides what every page may send and read (tus 1.0.0; RFC 9530).
 ALLOWED_HEADERS = (
     "Authorization",
@@ -69,6 +72,7 @@ EXPOSED_HEADERS = (
 
 def from_environment() -> FastAPI:
     """Build the application from ``GATEWAY_*`` variables, in each of the server's processes."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     return create_app(settings.load())
 
 
