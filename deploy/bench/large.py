@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.bench import driving, peers
+from deploy.bench import driving, peers, servers
 from deploy.bench.ours import OurTus, RawPut, Submission
 from deploy.bench.peers import Put, PutThenPromise, Sftp, UploadFile
 from deploy.bench.rounds import Case, Fleet, Results, Sample, measure
@@ -22,6 +22,7 @@ RAW = "our raw PUT"
 OUR_TUS = "our tus"
 OUR_FORM = "our multipart"
 SHA256 = "SHA-256, one thread"
+ALONE = "no server: hash, write, sync"
 PLAIN, FULL = "UploadFile, plain", "UploadFile, hashed and synced"
 PROMISED, BARE = "nginx PUT + sha256sum + fsync", "bare nginx PUT"
 
@@ -78,6 +79,26 @@ class Hashing:
         return {"rate": rate, "cpu": outcome.client_cpu_seconds / self.size_bytes * GIGA}
 
 
+@dataclass(frozen=True)
+class Storing:
+    """The prepared file, hashed, written and synced by a program that is no server."""
+
+    source: Path
+    size_bytes: int
+
+    def run(self) -> Sample:
+        """Store it."""
+        target = servers.files_folder("alone") / "part"
+        target.unlink(missing_ok=True)
+        job = {"kind": "store", "source": str(self.source), "target": str(target)}
+        try:
+            outcome = driving.run(job, touch_bytes=2 * self.size_bytes)
+        finally:
+            target.unlink(missing_ok=True)
+        cpu = outcome.client_cpu_seconds / self.size_bytes * GIGA
+        return {"rate": self.size_bytes / outcome.seconds / MEGA, "cpu": cpu}
+
+
 def doors(fleet: Fleet) -> dict[str, Callable[[], Door]]:
     """Return every door that takes a large file, ours first."""
     return {
@@ -101,6 +122,7 @@ def one(fleet: Fleet, source: Path, size_bytes: int, rounds: int, results: Resul
         sending = Sending(door, source, size_bytes)
         cases.append(Case(name, sending.run, sending.warm))
     cases.append(Case(SHA256, Hashing(source, size_bytes).run))
+    cases.append(Case(ALONE, Storing(source, size_bytes).run))
     measure(cases, rounds, results)
     targets = {
         peers.TUSPYSERVER: 1.2,
@@ -111,6 +133,7 @@ def one(fleet: Fleet, source: Path, size_bytes: int, rounds: int, results: Resul
         PROMISED: 1.1,
         BARE: 0.30,
         SHA256: 0.50,
+        ALONE: None,
     }
     rows = [
         _rate("one file, raw PUT", results, RAW, peer, target) for peer, target in targets.items()

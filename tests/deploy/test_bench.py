@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.bench import client, driving, large, rounds, small, table
+from deploy.bench import client, driving, large, rounds, servers, small, table
 from deploy.bench.rounds import Case, Results
 from deploy.bench.servers import BOUNDARY, multipart
 from deploy.bench.wire import Request
@@ -185,6 +185,13 @@ def test_an_answer_that_was_not_expected_fails_the_run(tmp_path: Path) -> None:
     with pytest.raises(driving.RunError, match=r"PUT /a answered 507.*full"):
         driving.run(job)
     listener.end()
+
+
+def test_storing_without_a_server_leaves_nothing_behind(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(2**20))
+    assert large.Storing(source, 2**20).run()["rate"] > 0
+    assert not (servers.files_folder("alone") / "part").exists()
 
 
 def test_the_rate_of_hashing_alone_is_measured_in_the_clients_own_process(tmp_path: Path) -> None:
