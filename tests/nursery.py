@@ -1,121 +1,159 @@
-"""Keeps a loaded gateway at hand: each server that is to die costs a fork, not seconds of imports.
+"""Keeps a loaded gateway at hand: each process of it costs a fork, not seconds of imports.
 
-``python -m tests.faults.nursery`` reads a line of JSON for each process wanted and prints its
-number. A process born here runs what ``gateway <arguments …>`` runs, in its own environment.
+``python -m tests.nursery`` reads a line of JSON for each thing that is asked and answers with one.
+A process born here runs what ``python -m <program> <arguments …>`` runs, in its own environment and
+to its own end. None outlives the nursery, and the nursery does not outlive who asks it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
+import importlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
+import uvicorn._subprocess
 
-from tests.parts import REPOSITORY, free_port
-
+REPOSITORY = Path(__file__).parent.parent
 PR_SET_PDEATHSIG = 1
+GATEWAY = "gateway.__main__"
+POLL_SECONDS = 0.02
+# What processes born here are made of, down to what they would import late.
+MADE_OF = (
+    "gateway.app",
+    "gateway.__main__",
+    "gateway.dispatch.airflow_api",
+    "gateway.web.protocol",
+    "gateway.worker",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.uvloop",
+    "uvicorn.protocols.http.httptools_impl",
+    "tests.faults.checker",
+    "tests.faults.crashing",
+)
 
 
-@dataclass(frozen=True)
-class Born:
-    """A gateway in a process of its own, which may be killed, stopped and traced."""
+class Child:
+    """A process born here, with what ``subprocess.Popen`` would say of it."""
 
-    pid: int
-    port: int
-    log: Path
+    def __init__(self, pid: int, nursery: Nursery) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._nursery = nursery
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def poll(self) -> int | None:
+        """Return how it ended, or None."""
+        if self.returncode is None:
+            self.returncode = self._nursery.ask(ended=self.pid)
+        return self.returncode
 
-    @property
-    def is_alive(self) -> bool:
-        return psutil.pid_exists(self.pid)
+    def wait(self, timeout: float = 60) -> int:
+        """Return how it ended, once it has."""
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            time.sleep(POLL_SECONDS)
+        return code
 
-    def send(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal it, unless it is known to have ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, as a crash would."""
-        self.send(signal.SIGKILL)
-        self.wait()
-
-    def stop(self) -> None:
-        """End it in order."""
-        self.send(signal.SIGTERM)
-        self.wait()
-
-    def wait(self, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
-        while self.is_alive:
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
+        """End it."""
+        self.send_signal(signal.SIGKILL)
 
 
 class Nursery:
-    """Where gateways are born."""
+    """Where processes are born, and who keeps account of those born for one test."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], lock: threading.Lock) -> None:
         self._process = process
-        self._lock = threading.Lock()
-        self._born: list[Born] = []
+        self._lock = lock
+        self._born: list[Child] = []
 
-    def bear(
+    @contextmanager
+    def brood(self) -> Iterator[Nursery]:
+        """Keep a list of one's own; whoever of it is left at the end of the block is killed."""
+        mine = Nursery(self._process, self._lock)
+        try:
+            yield mine
+        finally:
+            for child in mine._born:
+                child.kill()
+                child.wait()
+
+    def start(
         self,
+        arguments: Sequence[str],
         environment: dict[str, str],
-        directory: Path,
+        output: Path,
         *,
-        port: int | None = None,
-        arguments: Sequence[str] = ("serve",),
-    ) -> Born:
-        """Start a gateway; a server is waited for until it answers."""
-        port = port or free_port()
-        log = directory / f"{arguments[0]}-{port}.log"
-        variables = {**environment, "GATEWAY_SERVER_PORT": str(port)}
-        wanted = {"variables": variables, "arguments": arguments, "log": str(log)}
+        errors: Path | None = None,
+        program: str = GATEWAY,
+    ) -> Child:
+        """Start a process.
+
+        Parameters
+        ----------
+        environment
+            What it has besides what this process has.
+        output, errors
+            Files that it appends to; without ``errors``, both to the first.
+        program
+            A module whose ``main`` is run.
+        """
+        wanted = {
+            "variables": {**os.environ, **environment},
+            "arguments": list(arguments),
+            "output": str(output),
+            "errors": str(errors or output),
+            "program": program,
+        }
+        child = Child(self.ask(**wanted), self)
+        self._born.append(child)
+        return child
+
+    def run(
+        self, arguments: Sequence[str], environment: dict[str, str], *, program: str = GATEWAY
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a process to its end, which is to come within a minute."""
+        with tempfile.TemporaryDirectory() as place, self.brood() as mine:
+            output, errors = Path(place, "output"), Path(place, "errors")
+            child = mine.start(arguments, environment, output, errors=errors, program=program)
+            code = child.wait()
+            texts = (output.read_text(), errors.read_text())
+        return subprocess.CompletedProcess(list(arguments), code, *texts)
+
+    def ask(self, **question: Any) -> Any:
+        """Have one question answered."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
         with self._lock:
-            process.stdin.write(json.dumps(wanted) + "\n")
+            process.stdin.write(json.dumps(question) + "\n")
             process.stdin.flush()
-            born = Born(int(process.stdout.readline()), port, log)
-            self._born.append(born)
-        if arguments[0] == "serve":
-            _wait_until_alive(born)
-        return born
-
-    def empty(self) -> None:
-        """End whoever is left."""
-        for born in self._born:
-            born.kill()
-        self._born.clear()
-
-
-def _wait_until_alive(born: Born) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert born.is_alive, born.log.read_text()
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{born.url}/healthz").status_code == 200:
-                return
-        time.sleep(0.05)
-    raise AssertionError(born.log.read_text())
+            return json.loads(process.stdout.readline())
 
 
 @contextmanager
@@ -123,67 +161,73 @@ def opened(log: Path) -> Iterator[Nursery]:
     """Keep a nursery for as long as the block lasts."""
     with log.open("wb") as complaints:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.nursery"],
+            [sys.executable, "-m", "tests.nursery"],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
             text=True,
         )
-        nursery = Nursery(process)
         try:
-            yield nursery
+            with Nursery(process, threading.Lock()).brood() as nursery:
+                yield nursery
         finally:
-            nursery.empty()
             process.communicate()
 
 
 def main() -> None:
-    """Bear children until there is nobody left to ask for them."""
+    """Answer until there is nobody left to ask."""
     _load()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are buried at once
     parent = os.getpid()
     for line in sys.stdin:
-        wanted = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            _live(wanted, parent)
-        sys.stdout.write(f"{pid}\n")
+        question = json.loads(line)
+        if "ended" in question:
+            answer = _end_of(question["ended"])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                _become(question, parent)
+                return
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
 def _load() -> None:
-    import httptools  # noqa: F401
-    import uvicorn.lifespan.on
-    import uvicorn.loops.uvloop
-    import uvicorn.protocols.http.httptools_impl  # noqa: F401
-
-    import gateway.app
-    import gateway.cli
-    import gateway.worker  # noqa: F401
+    for name in MADE_OF:
+        importlib.import_module(name)
+    # A server's second process is a fork, too.
+    uvicorn._subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
+    gc.collect()
+    gc.freeze()  # what is never looked at again stays shared
 
 
-def _live(wanted: dict[str, Any], parent: int) -> None:
-    """Become a gateway."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def _end_of(pid: int) -> int | None:
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _become(wanted: dict[str, Any], parent: int) -> None:
+    """Run a program as if it had just been started; its end is this process's end."""
+    _die_with_parent()
     if os.getppid() != parent:
         os._exit(1)
-    output = os.open(wanted["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for number, fd in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
+    os.register_at_fork(after_in_child=_die_with_parent)
+    places = (os.devnull, wanted["output"], wanted["errors"])
+    flags = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_APPEND] * 2)
+    for number, (place, flag) in enumerate(zip(places, flags, strict=True)):
+        fd = os.open(place, flag, 0o644)
         os.dup2(fd, number)
+        os.close(fd)
+    os.environ.clear()
     os.environ.update(wanted["variables"])
-    sys.argv = ["gateway", *wanted["arguments"]]
-    from gateway import cli
+    module = importlib.import_module(wanted["program"])
+    sys.modules["__main__"] = module
+    sys.argv = [str(module.__file__), *wanted["arguments"]]
+    sys.exit(module.main())
 
-    try:
-        cli.main()
-    except BaseException:  # noqa: BLE001 - nothing of it may reach the loop above
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

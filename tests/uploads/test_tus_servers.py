@@ -16,16 +16,19 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from gateway.landing.zone import BatchPath
 from gateway.uploads.model import Upload
-from tests.parts import GatewayServer, start_server
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve
 from tests.uploads.resuming import CONTENT, STREAM, begun, offset, patch
 from tests.uploads.sending import Books, Line, Sender, address, eventually, sha256
 
 
 @pytest.fixture
-def second(wired: Sender, environment: dict[str, str], tmp_path: Path) -> Iterator[Sender]:
+def second(
+    wired: Sender, nursery: Nursery, environment: dict[str, str], tmp_path: Path
+) -> Iterator[Sender]:
     """The same sender at another process of the same gateway."""
-    other = start_server(environment, tmp_path)
-    with httpx.Client(base_url=other.url, timeout=30) as speaker:
+    other = serve(nursery, environment, tmp_path)
+    with httpx.Client(base_url=other.url, timeout=30, verify=False) as speaker:
         yield Sender(speaker, wired.headers)
     other.stop()
 
@@ -76,7 +79,7 @@ def test_of_the_same_stretch_sent_twice_at_once_the_bytes_count_once(
     answers: list[int] = []
 
     def send() -> None:
-        with httpx.Client(base_url=wired.speaker.base_url, timeout=30) as speaker:
+        with httpx.Client(base_url=wired.speaker.base_url, timeout=30, verify=False) as speaker:
             answers.append(patch(Sender(speaker, wired.headers), place, 0, CONTENT).status_code)
 
     senders = [threading.Thread(target=send) for _ in range(8)]
