@@ -39,10 +39,14 @@ test: bootstrap ## run the whole suite on real Postgres, OpenLDAP and Airflow
 	exit $$((gateway || airflow))
 
 test-gateway:
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(GATEWAY_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(GATEWAY_TESTS) $(PYTEST_ARGS)
 
+# A process for each folder, of which the longest takes as long as the others together.
 test-airflow:
-	PYTHONPATH=airflow:airflow/plugins .run/airflow-env/bin/python -m pytest --rootdir . $(AIRFLOW_TESTS) $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory -j2 -k -Otarget $(AIRFLOW_TESTS:tests/%=test-airflow-%)
+
+test-airflow-%:
+	PYTHONPATH=airflow:airflow/plugins .run/airflow-env/bin/python -m pytest --rootdir . tests/$* $(PYTEST_ARGS)
 
 test-s3: bootstrap ## run what a landing zone on an object store promises, on a real one (Ceph)
 	@$(BIN)/python -m deploy.local.ceph

@@ -6,10 +6,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import fields
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 import gateway.admin.api
@@ -104,16 +105,28 @@ def create_app(config: Settings) -> FastAPI:
     )
     for part in fields(services):
         setattr(app.state, part.name, getattr(services, part.name))
-    for door in DOORS:
-        app.include_router(door.router)
-    # The feed lies below the room that knows callers, so it is told here who may read.
-    reader = access.requires(scopes.BATCHES_READ, of_a_client=True)
-    app.include_router(gateway.events.api.router_for(reader, *gateway.jobs.api.REFUSALS))
+    app.router.routes.extend(_doors().routes)
     _allow_origins(app, config.server.cors_origins)
     app.add_middleware(QuickPut, access=services.access, intake=intake_of(app.state))
     web.install(app, idle_seconds=config.server.body_idle_seconds)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
+
+
+@cache
+def _doors() -> APIRouter:
+    """Return every door, the same for each application of a process.
+
+    FastAPI spends a tenth of a second on their signatures before the first of them opens; what is
+    behind them they find in the state of the application that was asked.
+    """
+    every = APIRouter()
+    for door in DOORS:
+        every.include_router(door.router)
+    # The feed lies below the room that knows callers, so it is told here who may read.
+    reader = access.requires(scopes.BATCHES_READ, of_a_client=True)
+    every.include_router(gateway.events.api.router_for(reader, *gateway.jobs.api.REFUSALS))
+    return every
 
 
 def _allow_origins(app: FastAPI, listed: str) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,11 +35,14 @@ from deploy.local.directory import Directory as DirectoryServer
 from deploy.local.postgres import Postgres
 from gateway import database, settings
 from gateway.identity import tokens
+from tests import nursery as nurseries
+from tests.nursery import REPOSITORY, Child, Nursery
 
 if TYPE_CHECKING:
     from gateway.bootstrap import Services
 
-REPOSITORY = Path(__file__).parent.parent
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 1024**3
 _numbers = itertools.count(1)
 
 
@@ -58,16 +63,27 @@ def run_dir() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(run_dir: Path) -> Iterator[Postgres]:
+def quick_dir(run_dir: Path) -> Iterator[Path]:
+    """A folder for what no test asks to be durable: in memory, where the machine has enough."""
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES:
+        yield run_dir
+        return
+    with tempfile.TemporaryDirectory(prefix="gw-test-", dir=MEMORY) as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(quick_dir: Path) -> Iterator[Postgres]:
     """A private Postgres, without fsync."""
-    with local_postgres.start(run_dir / "postgres", free_port(), fsync=False) as server:
+    with local_postgres.start(quick_dir / "postgres", free_port(), fsync=False) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def directory_server(run_dir: Path) -> Iterator[DirectoryServer]:
+def directory_server(quick_dir: Path) -> Iterator[DirectoryServer]:
     """A private slapd with the demo's accounts and groups. Tests leave it as they found it."""
-    with local_directory.start(run_dir / "directory", free_port()) as server:
+    with local_directory.start(quick_dir / "directory", free_port()) as server:
         yield server
 
 
@@ -84,18 +100,53 @@ def template_database(postgres_server: Postgres) -> str:
     return "template"
 
 
+class Databases:
+    """Makes copies of the template.
+
+    Postgres waits a tenth of a second before it drops a database whose last connections are just
+    being closed: each is dropped when the next is asked for.
+    """
+
+    def __init__(self, server: Postgres, template: str, strategy: str) -> None:
+        self._server = server
+        self._how = f"TEMPLATE {template} OWNER gateway STRATEGY {strategy}"
+        self._connection = psycopg2.connect(server.superuser_url.replace("+psycopg2", ""))
+        self._connection.autocommit = True
+        self._ended: list[str] = []
+
+    @contextmanager
+    def one(self) -> Iterator[str]:
+        """Make a database that lasts as long as the block, and yield its URL."""
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        with self._connection.cursor() as cursor:
+            while self._ended:
+                cursor.execute(f"DROP DATABASE {self._ended.pop()} WITH (FORCE)")
+            cursor.execute(f"CREATE DATABASE {name} {self._how}")
+        yield local_postgres.url("gateway", "gateway", self._server.port, name)
+        self._ended.append(name)
+
+    def close(self) -> None:
+        """Leave the rest to the server's own end."""
+        self._connection.close()
+
+
+@pytest.fixture(scope="session")
+def databases(
+    postgres_server: Postgres, template_database: str, quick_dir: Path
+) -> Iterator[Databases]:
+    """Where each test's database comes from."""
+    # Copied files are quicker than a copied log, but where each has to be made on a disk.
+    strategy = "FILE_COPY" if quick_dir.is_relative_to(MEMORY) else "WAL_LOG"
+    made = Databases(postgres_server, template_database, strategy)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def database_url(postgres_server: Postgres, template_database: str) -> Iterator[str]:
+def database_url(databases: Databases) -> Iterator[str]:
     """The URL of a database of this test's own."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    superuser = postgres_server.superuser_url.replace("+psycopg2", "")
-    connection = psycopg2.connect(superuser)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} OWNER gateway")
-        yield local_postgres.url("gateway", "gateway", postgres_server.port, name)
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    connection.close()
+    with databases.one() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -189,18 +240,37 @@ def bearer(token: Callable[[str], str]) -> Callable[[str], dict[str, str]]:
     return lambda user: {"Authorization": f"Bearer {token(user)}"}
 
 
+@pytest.fixture(scope="session")
+def session_nursery(run_dir: Path) -> Iterator[Nursery]:
+    """Where every process of the gateway is born."""
+    with nurseries.opened(run_dir / "nursery.log") as opened:
+        yield opened
+
+
+@pytest.fixture
+def nursery(session_nursery: Nursery) -> Iterator[Nursery]:
+    """Start processes of the gateway; those left at the end of the test are killed."""
+    with session_nursery.brood() as mine:
+        yield mine
+
+
 @dataclass
 class GatewayServer:
-    """A gateway in a process of its own, which may be killed."""
+    """A gateway in a process of its own, which may be killed, stopped and traced."""
 
     port: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Child
     log: Path
 
     @property
     def url(self) -> str:
         """Base URL."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self.process.pid
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -213,42 +283,51 @@ class GatewayServer:
         assert self.process.wait(timeout=30) in {0, -15}, self.log.read_text()
 
 
-def start_server(environment: dict[str, str], directory: Path) -> GatewayServer:
+def serve(
+    nursery: Nursery, environment: dict[str, str], directory: Path, *, port: int | None = None
+) -> GatewayServer:
     """Start ``gateway serve`` and wait until it is alive."""
+    port = port or free_port()
+    log = directory / f"serve-{port}.log"
+    process = nursery.start(["serve"], {**environment, "GATEWAY_SERVER_PORT": str(port)}, log)
+    return _alive(GatewayServer(port, process, log))
+
+
+def start_server(environment: dict[str, str], directory: Path) -> GatewayServer:
+    """Start ``gateway serve`` as an operator does, with all its imports: it takes seconds."""
     port = free_port()
     log = directory / f"serve-{port}.log"
-    variables = {**environment, "GATEWAY_SERVER_PORT": str(port)}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "serve"],
-            env={**os.environ, **variables},
+            env={**os.environ, **environment, "GATEWAY_SERVER_PORT": str(port)},
             cwd=REPOSITORY,
             stdout=output,
             stderr=output,
         )
-    started = GatewayServer(port, process, log)
-    wait_until_alive(started.url, process, log)
-    return started
+    return _alive(GatewayServer(port, process, log))
 
 
-def wait_until_alive(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once a gateway answers at ``url``."""
+def _alive(server: GatewayServer) -> GatewayServer:
+    """Return a server once it answers."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
+        assert server.process.poll() is None, server.log.read_text()
         try:
-            if httpx.get(f"{url}/healthz").status_code == 200:
-                return
+            if httpx.get(f"{server.url}/healthz", verify=False).status_code == 200:
+                return server
         except httpx.TransportError:
-            time.sleep(0.05)
-    process.kill()
-    raise AssertionError(log.read_text())
+            time.sleep(0.02)
+    server.kill()
+    raise AssertionError(server.log.read_text())
 
 
 @pytest.fixture
-def server(environment: dict[str, str], tmp_path: Path) -> Iterator[GatewayServer]:
+def server(
+    nursery: Nursery, environment: dict[str, str], tmp_path: Path
+) -> Iterator[GatewayServer]:
     """A real server on this test's own database and landing zone."""
-    started = start_server(environment, tmp_path)
+    started = serve(nursery, environment, tmp_path)
     yield started
     if started.process.poll() is None:
         started.stop()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,25 +14,14 @@ import pytest
 import yaml
 
 from tests import factories
-from tests.parts import REPOSITORY
+from tests.nursery import Nursery
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def gateway(environment: dict[str, str]) -> Run:
-    def run(*words: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "gateway", *words],
-            env={**os.environ, **environment, **changed},
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
+def gateway(nursery: Nursery, environment: dict[str, str]) -> Run:
+    return lambda *words, **changed: nursery.run(words, {**environment, **changed})
 
 
 @pytest.fixture

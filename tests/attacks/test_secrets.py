@@ -14,15 +14,18 @@ from sqlalchemy.orm import Session, sessionmaker
 from deploy.local.directory import Directory as DirectoryServer
 from tests import factories
 from tests.attacks import state
-from tests.parts import GatewayServer, start_server
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve
 
 MARK = "CANARYx7q"
 
 
 @pytest.fixture
-def talkative(environment: dict[str, str], tmp_path: Path) -> Iterator[GatewayServer]:
+def talkative(
+    nursery: Nursery, environment: dict[str, str], tmp_path: Path
+) -> Iterator[GatewayServer]:
     """A real server that logs all it ever logs."""
-    started = start_server({**environment, "GATEWAY_LOG_LEVEL": "debug"}, tmp_path)
+    started = serve(nursery, {**environment, "GATEWAY_LOG_LEVEL": "debug"}, tmp_path)
     yield started
     started.stop()
 
@@ -76,7 +79,7 @@ def test_no_secret_and_no_content_is_logged_or_kept(
 ) -> None:
     factories.onboard_two(sessions)
     passwords = directory_server.passwords
-    with httpx.Client(base_url=talkative.url, timeout=30) as speaker:
+    with httpx.Client(base_url=talkative.url, timeout=30, verify=False) as speaker:
         service = ("acme-uploader", passwords["acme-uploader"])
         form = {"grant_type": "client_credentials"}
         issued = [speaker.post("/v1/token", data=form, auth=service).json()]

@@ -18,17 +18,20 @@ from deploy.local.directory import Directory as DirectoryServer
 from gateway.batches.model import Batch
 from tests import factories
 from tests.attacks import state
-from tests.parts import GatewayServer, start_server
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve
 from tests.uploads.sending import signed_in
 
 IDLE_SECONDS = 1.0
 
 
 @pytest.fixture
-def impatient(environment: dict[str, str], tmp_path: Path) -> Iterator[GatewayServer]:
+def impatient(
+    nursery: Nursery, environment: dict[str, str], tmp_path: Path
+) -> Iterator[GatewayServer]:
     """A real server that waits for no sender."""
     changed = {**environment, "GATEWAY_SERVER_BODY_IDLE_SECONDS": str(IDLE_SECONDS)}
-    started = start_server(changed, tmp_path)
+    started = serve(nursery, changed, tmp_path)
     yield started
     started.stop()
 

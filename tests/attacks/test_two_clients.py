@@ -196,7 +196,7 @@ PUBLIC = {
 def test_every_door_but_the_public_ones_refuses_strangers_before_the_first_body_byte(
     server: GatewayServer,
 ) -> None:
-    document = httpx.get(f"{server.url}/openapi.json").json()
+    document = httpx.get(f"{server.url}/openapi.json", verify=False).json()
     found = {(method, path) for method, path, _ in doors(document)}
     assert found >= PUBLIC
     for method, path in sorted(found - PUBLIC):

@@ -19,7 +19,8 @@ from starlette.testclient import TestClient
 from deploy.local.directory import Directory as DirectoryServer
 from gateway.batches import ledger
 from tests import factories
-from tests.parts import GatewayServer, start_server
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve
 from tests.uploads.sending import Line, signed_in, slug
 
 CROWD = 40
@@ -27,11 +28,14 @@ CROWD = 40
 
 @pytest.fixture(params=[1, 2])
 def serving(
-    request: pytest.FixtureRequest, environment: dict[str, str], tmp_path: Path
+    request: pytest.FixtureRequest,
+    nursery: Nursery,
+    environment: dict[str, str],
+    tmp_path: Path,
 ) -> Iterator[GatewayServer]:
     """A real server of one process, or of two behind one port."""
     workers = {"GATEWAY_SERVER_WORKERS": str(request.param)}
-    started = start_server({**environment, **workers}, tmp_path)
+    started = serve(nursery, {**environment, **workers}, tmp_path)
     yield started
     started.stop()
 
@@ -129,7 +133,7 @@ def test_a_refused_upload_is_not_read(
     headers = signed_in(server, "acme-uploader", directory_server.passwords["acme-uploader"])
     path = "/v1/batches/bat_00000000000000000000000000/files/a"
     for _ in range(10):
-        httpx.get(f"{server.url}/v1/me", headers=headers)
+        httpx.get(f"{server.url}/v1/me", headers=headers, verify=False)
         upload = Line(server.port, headers).begin("PUT", path, Content_Length="1000000")
         status, found, problem = upload.answer()
         if status == 429:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,26 +15,12 @@ from deploy.local.directory import Directory as DirectoryServer
 from gateway.bootstrap import Services
 from gateway.uploads import sweep
 from tests import factories
-from tests.faults import nursery as nurseries
 from tests.faults.history import Client, History
-from tests.faults.nursery import Born, Nursery
-from tests.parts import REPOSITORY
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve
 
 Findings = list[dict[str, Any]]
 Check = Callable[..., Findings]
-
-
-@pytest.fixture(scope="session")
-def session_nursery(run_dir: Path) -> Iterator[Nursery]:
-    with nurseries.opened(run_dir / "nursery.log") as opened:
-        yield opened
-
-
-@pytest.fixture
-def nursery(session_nursery: Nursery) -> Iterator[Nursery]:
-    """Bear gateways; those left at the end of the test are killed."""
-    yield session_nursery
-    session_nursery.empty()
 
 
 @pytest.fixture
@@ -52,40 +36,43 @@ def steady(
     environment: dict[str, str],
     sessions: sessionmaker[Session],
     tmp_path: Path,
-) -> Born:
+) -> GatewayServer:
     """A server that nobody harms."""
     factories.onboard(sessions, "acme", ("flights",), open_batches=1000, uploads_in_flight=500)
     factories.onboard(sessions, "globex", ("weather",))
-    return nursery.bear(environment, tmp_path)
+    return serve(nursery, environment, tmp_path)
 
 
 @pytest.fixture
-def acme(steady: Born, directory_server: DirectoryServer, history: History) -> Client:
+def acme(steady: GatewayServer, directory_server: DirectoryServer, history: History) -> Client:
     """Client A's own system, at the steady server."""
     password = directory_server.passwords["acme-uploader"]
     form = {"grant_type": "client_credentials"}
-    answer = httpx.post(f"{steady.url}/v1/token", data=form, auth=("acme-uploader", password))
+    answer = httpx.post(
+        f"{steady.url}/v1/token", data=form, auth=("acme-uploader", password), verify=False
+    )
     headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
     return Client(steady.url, headers, history)
 
 
 @pytest.fixture
-def check(environment: dict[str, str], history: History, services: Services) -> Check:
+def check(
+    nursery: Nursery, environment: dict[str, str], history: History, services: Services
+) -> Check:
     """Return a function that sweeps what was abandoned and asks the independent checker."""
 
     def run(*more: str) -> Findings:
         sweep.run(services.sessions, services.zone, max_age_seconds=0)
         root = Path(environment["GATEWAY_LANDING_ROOT"])
-        return checked(history.path, root, environment["GATEWAY_DATABASE_URL"], *more)
+        return checked(nursery, history.path, root, environment["GATEWAY_DATABASE_URL"], *more)
 
     return run
 
 
-def checked(history: Path, landing: Path, database: str, *more: str) -> Findings:
+def checked(nursery: Nursery, history: Path, landing: Path, database: str, *more: str) -> Findings:
     """Run the checker as the program that it is."""
-    argv = [sys.executable, "-m", "tests.faults.checker", "--history", str(history)]
-    argv += ["--landing", str(landing), "--database", database, *more]
-    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    argv = ["--history", str(history), "--landing", str(landing), "--database", database, *more]
+    done = nursery.run(argv, {}, program="tests.faults.checker")
     assert done.returncode in {0, 1}, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert bool(found) == (done.returncode == 1), done.stderr

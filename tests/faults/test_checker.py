@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +25,7 @@ from tests.faults.checker import Case
 from tests.faults.conftest import Check, checked, watching_token
 from tests.faults.evidence import Disk, Ledger, Promises
 from tests.faults.history import Client, History, facts_of
-from tests.parts import REPOSITORY
+from tests.nursery import Nursery
 
 CONTENT = b"id,note\n1,one\n"
 OTHER = b"id,note\n2,two\n"
@@ -267,31 +265,38 @@ def test_each_kind_of_harm_is_found_for_what_it_is(
 
 
 def test_the_program_prints_what_it_finds(
-    delivery: tuple[str, str, str], environment: dict[str, str], history: History
+    nursery: Nursery,
+    delivery: tuple[str, str, str],
+    environment: dict[str, str],
+    history: History,
 ) -> None:
     root, url = Path(environment["GATEWAY_LANDING_ROOT"]), environment["GATEWAY_DATABASE_URL"]
     (root / "notes.txt").write_text("?")
     finding = {"invariant": "I2", "kind": "stranger", "subject": "notes.txt", "detail": ""}
-    assert checked(history.path, root, url) == [finding]
+    assert checked(nursery, history.path, root, url) == [finding]
 
 
 def test_an_export_of_the_audit_trail_is_compared_with_the_records(
-    delivery: tuple[str, str, str], environment: dict[str, str], history: History, tmp_path: Path
+    nursery: Nursery,
+    delivery: tuple[str, str, str],
+    environment: dict[str, str],
+    history: History,
+    tmp_path: Path,
 ) -> None:
     root, url = Path(environment["GATEWAY_LANDING_ROOT"]), environment["GATEWAY_DATABASE_URL"]
     exported = tmp_path / "audit.ndjson"
-    argv = [sys.executable, "-m", "gateway", "audit", "export"]
-    lines = subprocess.run(
-        argv, env={**os.environ, **environment}, cwd=REPOSITORY, capture_output=True, check=True
-    ).stdout.splitlines(keepends=True)
+    export = nursery.run(["audit", "export"], environment)
+    assert export.returncode == 0, export.stderr
+    lines = export.stdout.splitlines(keepends=True)
     cut = {"export-broken", "export-unlike-record", "export-cut-short"}
     for given, kinds in ((lines, set()), (lines[:1] + lines[2:], cut)):
-        exported.write_bytes(b"".join(given))
-        found = checked(history.path, root, url, "--audit-export", str(exported))
+        exported.write_text("".join(given))
+        found = checked(nursery, history.path, root, url, "--audit-export", str(exported))
         assert {each["kind"] for each in found} == kinds
 
 
 def test_runs_in_airflow_are_compared_with_jobs(
+    nursery: Nursery,
     delivery: tuple[str, str, str],
     environment: dict[str, str],
     history: History,
@@ -304,7 +309,7 @@ def test_runs_in_airflow_are_compared_with_jobs(
         airflow.dags["acme__flights"] = Dag()
 
         def kinds() -> set[str]:
-            found = checked(history.path, root, url, "--airflow", airflow.url)
+            found = checked(nursery, history.path, root, url, "--airflow", airflow.url)
             return {each["kind"] for each in found}
 
         assert kinds() == set()

@@ -5,9 +5,6 @@ For what kills a server see ``test_killed_calls``.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +22,7 @@ from tests.fakes.airflow_server import AirflowServer, Dag
 from tests.fakes.airflow_server import running as airflow_running
 from tests.faults.conftest import Check, watching_token
 from tests.faults.history import Client
-from tests.parts import REPOSITORY
+from tests.nursery import Child, Nursery
 
 CONTENT = b"id,note\n1,one\n"
 MOST_STEPS = 80
@@ -34,23 +31,12 @@ NEVER = 10**9
 
 @contextmanager
 def crashing(
-    number: int, arm: Path, arguments: list[str], environment: dict[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the gateway so that it dies at a step, and see to it that it is dead afterwards."""
-    log = arm.with_suffix(".log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.crashing", str(number), str(arm), *arguments],
-        env={**os.environ, **environment},
-        cwd=REPOSITORY,
-        stdout=log,
-        stderr=log,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
+    nursery: Nursery, number: int, arm: Path, environment: dict[str, str]
+) -> Iterator[Child]:
+    """Run a worker so that it dies at a step, and see to it that it is dead afterwards."""
+    argv, log = [str(number), str(arm), "worker"], arm.with_suffix(".log")
+    with nursery.brood() as mine:
+        yield mine.start(argv, environment, log, program="tests.faults.crashing")
 
 
 @pytest.fixture
@@ -61,6 +47,7 @@ def airflow() -> Iterator[AirflowServer]:
 
 
 def test_a_worker_killed_at_any_step_triggers_each_job_exactly_once(
+    nursery: Nursery,
     environment: dict[str, str],
     airflow: AirflowServer,
     sessions: sessionmaker[Session],
@@ -74,11 +61,11 @@ def test_a_worker_killed_at_any_step_triggers_each_job_exactly_once(
         "GATEWAY_WORKER_CLAIM_SECONDS": "5",
         "GATEWAY_WORKER_POLL_SECONDS": "0.2",
     }
-    jobs, died_at = _killed_workers(acme, environment, sessions, tmp_path)
+    jobs, died_at = _killed_workers(nursery, acme, environment, sessions, tmp_path)
     assert {"before trigger", "after trigger", "before fsync"} <= set(died_at)
     assert {"before do_commit", "after do_commit"} <= set(died_at)
     postpone(sessions, hours=-1)
-    with crashing(NEVER, tmp_path / "healthy", ["worker"], environment):
+    with crashing(nursery, NEVER, tmp_path / "healthy", environment):
         until(lambda: states(sessions) == {"dispatched"})
     assert sorted(airflow.created.elements()) == sorted(f"gw.{job}" for job in jobs)
     with sessions.begin() as session:
@@ -89,7 +76,11 @@ def test_a_worker_killed_at_any_step_triggers_each_job_exactly_once(
 
 
 def _killed_workers(
-    acme: Client, environment: dict[str, str], sessions: sessionmaker[Session], tmp_path: Path
+    nursery: Nursery,
+    acme: Client,
+    environment: dict[str, str],
+    sessions: sessionmaker[Session],
+    tmp_path: Path,
 ) -> tuple[list[str], list[str]]:
     """Seal a batch, kill a worker at the next step, and so on until one comes through."""
     jobs: list[str] = []
@@ -100,7 +91,7 @@ def _killed_workers(
         batch = acme.batch(f"crash-{number}")
         acme.store(batch, "a.csv", CONTENT)
         jobs.append(acme.seal(batch).json()["job"]["id"])
-        with crashing(number, arm, ["worker"], environment) as process:
+        with crashing(nursery, number, arm, environment) as process:
             until(lambda: process.poll() is not None or state(sessions, jobs[-1]) == "dispatched")
         if not arm.read_text():
             return jobs, died_at

@@ -16,7 +16,8 @@ import pytest
 from tests.fakes.proxy import Plan, running
 from tests.faults.conftest import Check
 from tests.faults.history import STREAM, Client
-from tests.faults.nursery import Born, Nursery
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve
 
 CLIENTS = 200
 AT_ONCE = 50
@@ -25,9 +26,11 @@ SMALL_BYTES = 20_000
 
 
 @pytest.fixture
-def bear(nursery: Nursery, environment: dict[str, str], tmp_path: object) -> Callable[..., Born]:
+def bear(
+    nursery: Nursery, environment: dict[str, str], tmp_path: object
+) -> Callable[..., GatewayServer]:
     """Return a function that starts another server on the same database and landing zone."""
-    return lambda **named: nursery.bear(environment, tmp_path, **named)  # type: ignore[arg-type]
+    return lambda: serve(nursery, environment, tmp_path)  # type: ignore[arg-type]
 
 
 def plans() -> list[Plan]:
@@ -53,7 +56,7 @@ def persistently(act: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("door", ["put", "tus"])
 def test_two_hundred_clients_that_drop_and_resume_at_once(
-    door: str, acme: Client, steady: Born, check: Check
+    door: str, acme: Client, steady: GatewayServer, check: Check
 ) -> None:
     batch = acme.batch("crowd")
     with running([steady.port], *plans()) as proxy:
@@ -86,7 +89,7 @@ def test_two_hundred_clients_that_drop_and_resume_at_once(
 
 
 def test_a_server_told_to_end_during_ten_uploads_loses_nothing(
-    acme: Client, bear: Callable[..., Born], check: Check
+    acme: Client, bear: Callable[..., GatewayServer], check: Check
 ) -> None:
     batch = acme.batch("term")
     ending = bear()
@@ -121,7 +124,7 @@ def test_a_server_told_to_end_during_ten_uploads_loses_nothing(
 
 
 def test_a_server_stopped_in_the_middle_of_a_patch_cannot_harm_what_came_after(
-    acme: Client, bear: Callable[..., Born], check: Check
+    acme: Client, bear: Callable[..., GatewayServer], check: Check
 ) -> None:
     batch, content = acme.batch("pause"), os.urandom(4 * BYTES)
     stopped = bear()
@@ -129,13 +132,15 @@ def test_a_server_stopped_in_the_middle_of_a_patch_cannot_harm_what_came_after(
     stream = {**acme.headers, **STREAM, "Upload-Offset": "0"}
     with ThreadPoolExecutor(1) as other, running([stopped.port], Plan(bytes_per_second=BYTES)) as p:
         late = other.submit(
-            lambda: httpx.patch(f"{p.url}{place}", headers=stream, content=content, timeout=60)
+            lambda: httpx.patch(
+                f"{p.url}{place}", headers=stream, content=content, timeout=60, verify=False
+            )
         )
         time.sleep(1.2)
-        stopped.send(signal.SIGSTOP)
+        stopped.process.send_signal(signal.SIGSTOP)
         acme.resume(place, batch, "a.bin", content)
         acme.seal(batch).raise_for_status()
-        stopped.send(signal.SIGCONT)
+        stopped.process.send_signal(signal.SIGCONT)
         # What it had and what still comes it may write where it likes, but not into the file.
         with contextlib.suppress(httpx.TransportError):  # or its connection is ended
             assert late.result().status_code in {409, 410}
@@ -143,7 +148,7 @@ def test_a_server_stopped_in_the_middle_of_a_patch_cannot_harm_what_came_after(
 
 
 def test_a_server_stopped_in_the_middle_of_a_put_cannot_harm_what_came_after(
-    acme: Client, bear: Callable[..., Born], check: Check
+    acme: Client, bear: Callable[..., GatewayServer], check: Check
 ) -> None:
     batch, content = acme.batch("pause"), os.urandom(4 * BYTES)
     stopped = bear()
@@ -156,18 +161,18 @@ def test_a_server_stopped_in_the_middle_of_a_put_cannot_harm_what_came_after(
                     yield content[start : start + BYTES]
                     time.sleep(0.5)
 
-            return httpx.put(path, headers=acme.headers, content=body(), timeout=60)  # type: ignore[arg-type]
+            return httpx.put(path, headers=acme.headers, content=body(), timeout=60, verify=False)  # type: ignore[arg-type]
 
         late = other.submit(slowly)
         time.sleep(0.8)
-        stopped.send(signal.SIGSTOP)
+        stopped.process.send_signal(signal.SIGSTOP)
         # Its lock lives: the name is taken until it ends or goes on. Another name is free.
         answer = acme.put(batch, "a.bin", content)
         assert (answer.status_code, answer.json()["retryable"]) == (409, True)
         acme.store(batch, "b.bin", content)
         assert acme.delete(batch, "a.bin").is_success
         acme.store(batch, "a.bin", content[::-1])
-        stopped.send(signal.SIGCONT)
+        stopped.process.send_signal(signal.SIGCONT)
         assert late.result().status_code == 409, late.result().text
     acme.seal(batch).raise_for_status()
     assert check() == []

@@ -17,7 +17,8 @@ from deploy.local.postgres import Postgres
 from tests.fakes.proxy import Plan, running
 from tests.faults.conftest import Check
 from tests.faults.history import Client
-from tests.faults.nursery import Born, Nursery
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve
 
 CONTENT = b"id,note\n1,one\n"
 MOST_COMMITS = 3
@@ -26,24 +27,24 @@ MOST_COMMITS = 3
 @pytest.fixture
 def behind(
     nursery: Nursery, environment: dict[str, str], postgres_server: Postgres, tmp_path: Path
-) -> Iterator[Callable[..., Born]]:
+) -> Iterator[Callable[..., GatewayServer]]:
     """Return a function that starts a gateway which reaches Postgres by a proxy with plans."""
     with ExitStack() as opened:
 
-        def started(*plans: Plan) -> Born:
+        def started(*plans: Plan) -> GatewayServer:
             proxy = opened.enter_context(running([postgres_server.port], *plans))
             url = environment["GATEWAY_DATABASE_URL"]
             beside = {
                 "GATEWAY_DATABASE_URL": url.replace(f":{postgres_server.port}/", f":{proxy.port}/"),
                 "GATEWAY_DATABASE_POOL_SIZE": "4",
             }
-            return nursery.bear({**environment, **beside}, tmp_path)
+            return serve(nursery, {**environment, **beside}, tmp_path)
 
         yield started
 
 
 def test_a_commit_whose_answer_is_lost_is_asked_about_by_trying_again(
-    acme: Client, behind: Callable[..., Born], check: Check
+    acme: Client, behind: Callable[..., GatewayServer], check: Check
 ) -> None:
     statuses = []
     for skipped in range(MOST_COMMITS):

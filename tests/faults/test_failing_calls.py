@@ -12,8 +12,8 @@ import pytest
 
 from tests.faults.conftest import Check
 from tests.faults.history import Client
-from tests.faults.nursery import Born
 from tests.faults.tracing import traced
+from tests.parts import GatewayServer
 
 # Large enough for its room to be reserved beforehand, and for more than one buffer.
 CONTENT = b"id,note\n1,one\n" * 90_000
@@ -38,7 +38,7 @@ FAILURES = {
 
 @pytest.fixture
 def attack(
-    acme: Client, steady: Born, tmp_path: Path
+    acme: Client, steady: GatewayServer, tmp_path: Path
 ) -> Callable[[str, Callable[[], object]], None]:
     """Return a function that does something while calls of the steady server fail."""
 
@@ -91,7 +91,7 @@ def test_a_patch_whose_sync_fails_is_not_counted_and_goes_on_later(
 
 
 def test_a_kernel_that_takes_fewer_bytes_is_given_the_rest(
-    steady: Born, acme: Client, check: Check, tmp_path: Path
+    steady: GatewayServer, acme: Client, check: Check, tmp_path: Path
 ) -> None:
     # Up to the limit on a file's size the kernel takes what fits, and tells how much that was.
     # strace holds the answer back; when it comes, the limit has been lifted.
@@ -111,7 +111,7 @@ def test_a_kernel_that_takes_fewer_bytes_is_given_the_rest(
     assert check() == []
 
 
-def limited(server: Born, size_bytes: int) -> None:
+def limited(server: GatewayServer, size_bytes: int) -> None:
     resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
 
 

@@ -18,8 +18,9 @@ import pytest
 
 from tests.faults.conftest import Check
 from tests.faults.history import Client
-from tests.faults.nursery import Born, Nursery
 from tests.faults.tracing import calls_in, last_call, traced
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve
 
 # Large enough for its room to be reserved beforehand, and for more than one buffer.
 SMALL = b"id,note\n1,one\n"
@@ -50,7 +51,7 @@ class Killing:
         The calls at which servers died; those at which it had happened all the same.
     """
 
-    bear: Callable[[], Born]
+    bear: Callable[[], GatewayServer]
     client: Client
     directory: Path
     prepare: Act
@@ -81,7 +82,7 @@ class Killing:
             try:
                 self.act(dying, name)
             except httpx.TransportError:
-                server.wait()
+                server.process.wait()
                 last = last_call(log)
                 self.died_at.append(last)
                 if self.is_done(self.client, name):
@@ -114,8 +115,8 @@ def killing(
 ) -> Callable[..., Killing]:
     """Return a function that prepares the killing of servers."""
 
-    def bear() -> Born:
-        return nursery.bear(environment, tmp_path)
+    def bear() -> GatewayServer:
+        return serve(nursery, environment, tmp_path)
 
     return lambda *acts: Killing(bear, acme, tmp_path, *acts)
 

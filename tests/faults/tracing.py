@@ -34,7 +34,7 @@ def traced(
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
-    argv = [strace, "-f", "-y", "-s", "300", "-e", f"trace={calls}", "-o", str(log)]
+    argv = [strace, "-f", "-y", "-s", "400", "-e", f"trace={calls}", "-o", str(log)]
     for each in injections:
         argv += ["-e", f"inject={each}"]
     if path is not None:

@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from deploy.local.directory import Directory
-from tests import factories, parts
-from tests.parts import REPOSITORY, GatewayServer
+from tests import factories
+from tests.nursery import Nursery
+from tests.parts import REPOSITORY, GatewayServer, serve
 from tests.sdk import valve
 from tests.sdk.valve import Valve
 from tests.uploads.sending import Books, eventually
@@ -120,6 +121,7 @@ def test_sender_outlives_a_gateway_that_was_killed(
     line: Valve,
     start: Start,
     server: GatewayServer,
+    nursery: Nursery,
     environment: dict[str, str],
     books: Books,
     paths: list[Path],
@@ -129,7 +131,7 @@ def test_sender_outlives_a_gateway_that_was_killed(
     sender = start()
     eventually(line.is_closed, 60)
     server.kill()
-    successor = parts.start_server(environment, tmp_path)
+    successor = serve(nursery, environment, tmp_path)
     line.target = successor.port
     line.open()
     try:

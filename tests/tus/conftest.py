@@ -12,12 +12,10 @@ from tests.faults.conftest import (  # noqa: F401 - fixtures
     acme,
     check,
     history,
-    nursery,
-    session_nursery,
     steady,
 )
 from tests.faults.history import Client
-from tests.faults.nursery import Born
+from tests.parts import GatewayServer
 from tests.tus.driving import Delivery, TusJs, TusPy
 
 
@@ -40,7 +38,7 @@ def sender(request: pytest.FixtureRequest) -> TusPy | TusJs:
 
 
 @pytest.fixture
-def proxy(steady: Born) -> Iterator[Proxy]:  # noqa: F811
+def proxy(steady: GatewayServer) -> Iterator[Proxy]:  # noqa: F811
     """A proxy before the steady server; give it plans."""
     with running([steady.port]) as started:
         yield started

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from tests.fakes.proxy import Plan
 from tests.faults.conftest import Check
 from tests.faults.history import STREAM, TUS
-from tests.faults.nursery import Born, Nursery
-from tests.parts import start_server
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve, start_server
 from tests.tus.driving import MIB, Delivery, TusJs, TusPy, Uploading
 
 # Large files are resumed ten times: TUS_TEST_BYTES=5368709120 for the 5 GiB of a long line.
@@ -30,7 +30,7 @@ def test_a_server_killed_while_it_receives_is_gone_back_to(
     sender: Uploading,
     delivery: Delivery,
     nursery: Nursery,
-    steady: Born,
+    steady: GatewayServer,
     environment: dict[str, str],
     check: Check,
     tmp_path: Path,
@@ -43,7 +43,7 @@ def test_a_server_killed_while_it_receives_is_gone_back_to(
         for _ in range(2):
             until(lambda: bool(parts(environment)) and max(parts(environment)) > MIB // 2)
             steady.kill()
-            steady = nursery.bear(environment, tmp_path, port=steady.port)
+            steady = serve(nursery, environment, tmp_path, port=steady.port)
         assert sending.result()["outcome"] == "success"
     delivery.check_stored(file)
     assert check() == []
@@ -69,7 +69,7 @@ def test_two_servers_take_turns_at_one_upload(
     check: Check,
     tmp_path: Path,
 ) -> None:
-    other = nursery.bear(environment, tmp_path)
+    other = serve(nursery, environment, tmp_path)
     delivery.proxy.targets.append(other.port)
     file = delivery.file()
     harm = (Plan("stall", MIB, stall_seconds=0.2), Plan("reset", MIB), Plan("cut", MIB))
@@ -166,7 +166,7 @@ def test_the_same_bytes_sent_twice_at_once_are_there_once(delivery: Delivery, ch
     def send(_: int) -> int:
         gate.wait()
         headers = {**delivery.client.headers, **STREAM, "Upload-Offset": "0"}
-        with httpx.Client(timeout=30) as speaker:
+        with httpx.Client(timeout=30, verify=False) as speaker:
             url = f"{delivery.client.url}{place}"
             return speaker.patch(url, headers=headers, content=content).status_code
 

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.faults.tracing import traced
 from tests.parts import GatewayServer
 from tests.uploads.sending import CONTENT, OTHER, Books, Sender, digest
 
@@ -59,30 +55,6 @@ def the(calls: list[Call], pattern: str) -> Call:
     return found[0]
 
 
-@contextmanager
-def watched(server: GatewayServer, log: Path) -> Iterator[None]:
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed")
-    argv = [strace, "-f", "-y", "-s", "400", "-e", f"trace={CALLS}", "-o", str(log)]
-    process = subprocess.Popen(
-        [*argv, "-p", str(server.process.pid)], stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    with process.stderr as said:
-        first = said.readline()
-        if "ptrace" in first:
-            process.wait()
-            pytest.skip("this machine allows no ptrace")
-        assert "attached" in first, first
-        time.sleep(0.5)  # it attaches to the other threads one by one
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
-
 @pytest.mark.parametrize(
     ("body", "record"),
     [(CONTENT, "INSERT INTO file "), (CONTENT * 10_000, "UPDATE file SET state")],
@@ -93,7 +65,7 @@ def test_bytes_name_and_record_are_durable_in_this_order_before_the_201(
 ) -> None:
     batch = wired.batch()
     assert wired.put(batch, "first.csv", content=OTHER).status_code == 201
-    with watched(server, tmp_path / "strace.log"):
+    with traced(server.pid, tmp_path / "strace.log", CALLS):
         assert wired.put(batch, content=body).status_code == 201
     calls = parsed(tmp_path / "strace.log")
     synced = the(calls, r"^f(data)?sync\(\d+</[^>]*/\.parts/upl_\w+>\) *= 0")
@@ -116,7 +88,7 @@ def test_what_is_refused_for_its_digest_is_never_published(
     server: GatewayServer, wired: Sender, books: Books, tmp_path: Path
 ) -> None:
     batch = wired.batch()
-    with watched(server, tmp_path / "strace.log"):
+    with traced(server.pid, tmp_path / "strace.log", CALLS):
         answer = wired.put(batch, repr_digest=digest(OTHER))
         assert answer.status_code == 422
     calls = parsed(tmp_path / "strace.log")
@@ -129,7 +101,7 @@ def test_a_directory_that_is_new_is_made_durable_from_the_top(
     server: GatewayServer, wired: Sender, tmp_path: Path
 ) -> None:
     batch = wired.batch()
-    with watched(server, tmp_path / "strace.log"):
+    with traced(server.pid, tmp_path / "strace.log", CALLS):
         assert wired.put(batch).status_code == 201
     calls = parsed(tmp_path / "strace.log")
     answered = the(calls, r"^(write|writev|sendto|sendmsg)\(.*HTTP/1\.1 201")

@@ -23,7 +23,8 @@ from gateway.uploads.admission import admit
 from gateway.uploads.rows import Admission
 from tests import factories
 from tests.batches.making import ACME, opened
-from tests.parts import start_server
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve
 from tests.uploads.sending import CONTENT, Books, Line, Sender, address, eventually, sha256
 
 HOUR = 3600
@@ -142,7 +143,8 @@ def test_the_worker_sweeps_uploads(services: Services, batch: Batch, books: Book
 def test_a_killed_servers_upload_is_taken_over_at_once_by_the_next_attempt(
     wired: Sender,
     line: Callable[[], Line],
-    server: object,
+    server: GatewayServer,
+    nursery: Nursery,
     environment: dict[str, str],
     sessions: sessionmaker[Session],
     books: Books,
@@ -153,10 +155,10 @@ def test_a_killed_servers_upload_is_taken_over_at_once_by_the_next_attempt(
     half.send(b"x" * 1_500_000)
     eventually(lambda: books.rows(batch) == {"a.csv": "pending"})
     eventually(lambda: len(books.parts()) == 1)
-    server.kill()  # type: ignore[attr-defined]
+    server.kill()
     half.cut()
     assert books.rows(batch) == {"a.csv": "pending"}
-    second = start_server(environment, tmp_path)
+    second = serve(nursery, environment, tmp_path)
     try:
         wired.speaker.base_url = second.url  # type: ignore[union-attr]
         assert wired.put(batch).status_code == 201

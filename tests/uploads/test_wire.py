@@ -8,7 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.parts import GatewayServer, start_server
+from tests.nursery import Nursery
+from tests.parts import GatewayServer, serve
 from tests.uploads.sending import CONTENT, OTHER, Books, Line, Sender, address, eventually, sha256
 
 Lines = Callable[[], Line]
@@ -206,10 +207,14 @@ def test_large_and_small_files_take_turns_on_one_connection(
 
 
 def test_the_stock_protocol_stores_the_same(
-    environment: dict[str, str], tmp_path: Path, wired: Sender, books: Books
+    nursery: Nursery,
+    environment: dict[str, str],
+    tmp_path: Path,
+    wired: Sender,
+    books: Books,
 ) -> None:
     batch, content = wired.batch(), b"x" * 3_000_000
-    stock = start_server({**environment, "GATEWAY_SERVER_PROTOCOL": "stock"}, tmp_path)
+    stock = serve(nursery, {**environment, "GATEWAY_SERVER_PROTOCOL": "stock"}, tmp_path)
     begun = Line(stock.port, wired.headers)
     begun.begin("PUT", address(batch, "a"), Content_Length=str(len(content))).send(content)
     status, _, body = begun.answer()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, text, update
@@ -23,8 +20,7 @@ from gateway.landing.zone import BatchPath
 from gateway.outbox.model import Message
 from tests.dispatch.dispatching import CONTENT, Desk, complete_file, principal, timed, until
 from tests.fakes.airflow_server import Dag
-
-WORKER = [sys.executable, "-m", "gateway", "worker"]
+from tests.nursery import Nursery
 
 
 @contextmanager
@@ -129,24 +125,17 @@ def test_a_worker_survives_the_loss_of_every_database_connection(desk: Desk) -> 
 
 
 def test_sigterm_lets_what_is_in_flight_finish_and_exits_with_0(
-    desk: Desk, environment: dict[str, str]
+    desk: Desk, nursery: Nursery, environment: dict[str, str], tmp_path: Path
 ) -> None:
     desk.airflow.fail("hang", method="POST", path="dagRuns", times=1)
     job_id = desk.seal()
-    process = subprocess.Popen(
-        WORKER,
-        env={**os.environ, **environment, "GATEWAY_AIRFLOW_TIMEOUT_SECONDS": "2"},
-        stdout=subprocess.PIPE,
-    )
-    try:
-        until(lambda: desk.airflow.count("POST", "dagRuns"), seconds=60)
-        with timed() as seconds:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
-        assert seconds() < 15
-    finally:
-        process.kill()
-        process.communicate()
+    patience = {"GATEWAY_AIRFLOW_TIMEOUT_SECONDS": "2"}
+    process = nursery.start(["worker"], {**environment, **patience}, tmp_path / "worker.log")
+    until(lambda: desk.airflow.count("POST", "dagRuns"), seconds=60)
+    with timed() as seconds:
+        process.terminate()
+        assert process.wait(30) == 0
+    assert seconds() < 15
     # It was put off in an orderly way, not left to its claim.
     assert desk.message(job_id).last_error == "airflow-unavailable"
 
@@ -186,25 +175,15 @@ def test_a_message_of_an_unknown_topic_is_left_alone(desk: Desk) -> None:
 
 
 def test_a_worker_killed_after_airflow_accepted_leaves_no_trace_but_time(
-    desk: Desk, environment: dict[str, str]
+    desk: Desk, nursery: Nursery, environment: dict[str, str], tmp_path: Path
 ) -> None:
     hang = desk.airflow.fail("hang", method="POST", path="dagRuns", after=True)
     job_id = desk.seal()
-    process = subprocess.Popen(
-        WORKER,
-        env={
-            **os.environ,
-            **environment,
-            "GATEWAY_AIRFLOW_TIMEOUT_SECONDS": "30",
-            "GATEWAY_WORKER_CLAIM_SECONDS": "5",
-        },
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        until(lambda: desk.airflow.created, seconds=60)
-    finally:
-        process.kill()
-        process.wait()
+    patience = {"GATEWAY_AIRFLOW_TIMEOUT_SECONDS": "30", "GATEWAY_WORKER_CLAIM_SECONDS": "5"}
+    process = nursery.start(["worker"], {**environment, **patience}, tmp_path / "worker.log")
+    until(lambda: desk.airflow.created, seconds=60)
+    process.kill()
+    process.wait()
     assert desk.job(job_id).state == "queued"
     hang.times = 0
     with working(desk):
