@@ -151,6 +151,7 @@ def test_usage_errors_answer_2_and_every_command_shows_an_example(gateway: Run) 
         ["audit", "verify"],
         ["audit", "export"],
         ["keys", "rotate"],
+        ["keys", "list"],
     ):
         shown = gateway(*words, "--help")
         assert shown.returncode == 0, words

@@ -22,7 +22,7 @@ CONFIG = settings.Tokens(issuer="https://gateway.example", keys_dir=Path("/none"
 @pytest.fixture
 def ring_dir(tmp_path: Path) -> Path:
     path = tmp_path / "keys"
-    tokens.rotate(path)
+    keys.rotate(path)
     return path
 
 
@@ -45,7 +45,7 @@ def test_keys_are_files_that_only_their_owner_reads(ring_dir: Path) -> None:
 def test_a_running_ring_signs_with_the_new_key_and_still_verifies_the_old(ring_dir: Path) -> None:
     ring = tokens.KeyRing.load(ring_dir)
     before = ring.sign(claims())
-    kid = tokens.rotate(ring_dir)
+    kid = keys.rotate(ring_dir).kid
     after = ring.sign(claims())
     assert jwt.get_unverified_header(after)["kid"] == kid
     assert jwt.get_unverified_header(before)["kid"] != kid
@@ -61,7 +61,7 @@ def test_a_key_that_is_taken_away_verifies_no_more(ring_dir: Path) -> None:
     token = ring.sign(claims())
     assert verified(ring, token)
     (old,) = keys.names(ring_dir)
-    tokens.rotate(ring_dir)
+    keys.rotate(ring_dir)
     (ring_dir / old).unlink()
     with pytest.raises(tokens.InvalidTokenError):
         verified(ring, token)
@@ -122,7 +122,7 @@ def test_a_directory_that_others_may_enter_is_refused(ring_dir: Path, mode: int)
     with pytest.raises(SettingsError, match="others"):
         tokens.KeyRing.load(ring_dir)
     with pytest.raises(SettingsError, match="others"):
-        tokens.rotate(ring_dir)
+        keys.rotate(ring_dir)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])
@@ -134,7 +134,7 @@ def test_a_key_that_others_may_read_is_refused(ring_dir: Path, mode: int) -> Non
 
 def test_a_key_under_another_keys_name_is_refused(ring_dir: Path) -> None:
     (first,) = keys.names(ring_dir)
-    tokens.rotate(ring_dir)
+    keys.rotate(ring_dir)
     second = keys.names(ring_dir)[1]
     (ring_dir / first).rename(ring_dir / second)
     with pytest.raises(SettingsError, match="thumbprint"):
