@@ -75,7 +75,7 @@ class Tokens(_Section):
     refresh_seconds: int = Field(43_200, ge=60, le=2_592_000)
     trigger_seconds: int = Field(60, ge=10, le=300)
     publish_seconds: int = Field(
-        120, ge=0, le=86_400, description="a new key is published for so long before it signs"
+        60, ge=0, le=86_400, description="a new key is published for so long before it signs"
     )
 
 
