@@ -18,7 +18,7 @@ from ingest.gateway_api import GatewayAwayError, Worth
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PEOPLE_SECONDS = 15.0
+PEOPLE_SECONDS = 5.0
 WATCHER_SECONDS = 5.0
 # While the gateway is away, nobody waits for it to time out again and again.
 AWAY_SECONDS = 1.0
