@@ -126,7 +126,7 @@ def test_whoever_is_removed_is_signed_in_no_more(
     person = directory_admin.person("leaver", "a password")
     directory_admin.add_member("acme-viewers", person)
     assert "code" in answered(Attempt(client).post("leaver", "a password"))
-    directory_admin.lock(person)
+    directory_admin.delete(person)
     assert is_asked(client)
     with sessions.begin() as session:
         assert session.scalar(select(SignIn.ended_at)) is not None
