@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import database, logs
 from gateway.identity.access import Access
+from gateway.identity.applications import Applications
 from gateway.identity.directory import Directory
 from gateway.identity.tokens import KeyRing
 from gateway.landing import opening
@@ -35,6 +36,7 @@ class Services:
     directory: Directory
     keys: KeyRing
     access: Access
+    applications: Applications
     writers: ThreadPoolExecutor
     groups: Groups
     switchboard: Switchboard
@@ -72,6 +74,7 @@ def build(config: Settings) -> Services:
     sessions = database.sessions(engine)
     keys = KeyRing.load(config.tokens.keys_dir)
     directory = Directory(config.ldap, config.roles)
+    applications = Applications.load(config)
     zone = _zone(config)
     return Services(
         settings=config,
@@ -81,6 +84,7 @@ def build(config: Settings) -> Services:
         directory=directory,
         keys=keys,
         access=Access(config, sessions, directory, keys),
+        applications=applications,
         writers=ThreadPoolExecutor(config.landing.writers, thread_name_prefix="writer"),
         groups=Groups(sessions, zone),
         switchboard=Switchboard(),

@@ -12,8 +12,10 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -201,16 +203,48 @@ def audit_export() -> None:
 
 
 @keys.command("rotate")
-def keys_rotate() -> None:
-    """Make a new signing key; the old ones go on verifying what they signed.
+def keys_rotate(
+    now: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--now", help="Sign with it at once: the old key is not to be trusted.")
+    ] = False,
+) -> None:
+    """Make a new signing key, published at once, signing once everybody can know it.
+
+    Old keys verify until every token they signed has expired, and receipts for ever. No process
+    has to be started again.
 
     Example: gateway keys rotate
     """
-    from gateway import settings  # noqa: PLC0415
-    from gateway.identity import tokens  # noqa: PLC0415
+    from gateway import database, settings  # noqa: PLC0415
+    from gateway.identity import rotation  # noqa: PLC0415
 
     with _failures():
-        typer.echo(f"signing with {tokens.rotate(settings.load().tokens.keys_dir)}")
+        config = settings.load()
+        engine = database.connect(config.database)
+        try:
+            made = rotation.rotate(
+                database.sessions(engine),
+                config.tokens.keys_dir,
+                wait_seconds=0 if now else config.tokens.publish_seconds,
+                actor=_operator(),
+            )
+        finally:
+            engine.dispose()
+    typer.echo(f"key {made.kid} signs from {_moment(made.signs_from)}")
+
+
+@keys.command("list")
+def keys_list() -> None:
+    """List the keys, oldest first: waiting, signing, verifying, or retired (receipts only).
+
+    Example: gateway keys list
+    """
+    from gateway import settings  # noqa: PLC0415
+    from gateway.identity import keys as signing_keys  # noqa: PLC0415
+
+    with _failures():
+        for key in signing_keys.read(settings.load().tokens.keys_dir):
+            typer.echo(f"{key.kid}\t{key.state(time.time())}\t{_moment(key.signs_from)}")
 
 
 def reconcile(
@@ -283,6 +317,10 @@ def _export(services: Services) -> None:
 def _print_changes(client: str, changes: list[Any]) -> None:
     for change in changes or ["nothing to change"]:
         typer.echo(f"{client}: {change}")
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _operator() -> str:

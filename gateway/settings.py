@@ -74,6 +74,19 @@ class Tokens(_Section):
     access_seconds: int = Field(900, ge=30, le=900)
     refresh_seconds: int = Field(43_200, ge=60, le=2_592_000)
     trigger_seconds: int = Field(60, ge=10, le=300)
+    publish_seconds: int = Field(
+        60, ge=0, le=86_400, description="a new key is published for so long before it signs"
+    )
+
+
+class Signon(_Section):
+    """People's one sign-on to applications, by the gateway's own page."""
+
+    applications: SecretStr | None = Field(
+        None, description="JSON list of {client_id, name, audience, secret, redirect_uris}"
+    )
+    session_seconds: int = Field(28_800, ge=60, le=86_400, description="then a person is asked")
+    code_seconds: int = Field(60, ge=5, le=60, description="an authorization code's life")
 
 
 class Throttle(_Section):
@@ -171,13 +184,19 @@ class Settings(_Section):
     """All settings; built once, in ``gateway.bootstrap``."""
 
     secrets: ClassVar[frozenset[str]] = frozenset(
-        {"DATABASE_URL", "LDAP_BIND_PASSWORD", "LANDING_S3_SECRET_ACCESS_KEY"}
+        {
+            "DATABASE_URL",
+            "LDAP_BIND_PASSWORD",
+            "LANDING_S3_SECRET_ACCESS_KEY",
+            "SIGNON_APPLICATIONS",
+        }
     )
 
     database: Database
     ldap: Ldap
     roles: Roles = Roles()
     tokens: Tokens
+    signon: Signon = Signon()
     throttle: Throttle = Throttle()
     landing: Landing
     airflow: Airflow

@@ -31,12 +31,12 @@ from gateway.dispatch.messenger import Messenger
 from gateway.dispatch.setbacks import Setback
 from gateway.dispatch.watch import Watcher
 from gateway.errors import GatewayError
+from gateway.identity import rotation, throttle
 from gateway.identity import sessions as signed_in
-from gateway.identity import throttle
 from gateway.landing.zone import BatchPath
 from gateway.outbox import queue
 from gateway.outbox.queue import Claim
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.uploads import sweep as uploads
 
 Errand = Callable[[Messenger, Claim], Setback | None]
@@ -230,6 +230,7 @@ def sweep(services: Services) -> None:
             log.warning("batch_not_cleared", batch=batch.id, slug=error.slug)
     with services.sessions.begin() as session:
         _forget(session, services.settings)
+    _retire_keys(services)
     dead = uploads.run(services.sessions, services.zone)
     if expired or uncleared or dead:
         log.info("swept", expired=len(expired), cleared=len(uncleared), uploads=dead)
@@ -240,6 +241,14 @@ def _clear(services: Services, batch: Batch) -> None:
     services.zone.remove_batch(BatchPath(batch.client, batch.project, batch.id))
     with services.sessions.begin() as session:
         ledger.clear(session, batch)
+
+
+def _retire_keys(services: Services) -> None:
+    try:
+        rotation.retire(services.sessions, services.settings.tokens.keys_dir, actor="gateway")
+    except SettingsError as error:
+        # The worker may be one that can only read them: `gateway keys rotate` does it as well.
+        log.warning("keys_not_retired", reason=str(error))
 
 
 def _forget(session: Session, config: Settings) -> None:

@@ -34,7 +34,7 @@ from deploy.local import postgres as local_postgres
 from deploy.local.directory import Directory as DirectoryServer
 from deploy.local.postgres import Postgres
 from gateway import database, settings
-from gateway.identity import tokens
+from gateway.identity import keys
 from tests import nursery as nurseries
 from tests.nursery import REPOSITORY, Child, Nursery
 
@@ -154,7 +154,7 @@ def keys_dir(run_dir: Path) -> Path:
     """A directory with one signing key."""
     path = run_dir / "keys"
     path.mkdir(mode=0o700)
-    tokens.rotate(path)
+    keys.rotate(path)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,28 @@ def test_a_changed_record_is_found(
     assert verified.stderr == "record 1: a record was changed\n"
 
 
+def test_keys_are_rotated_listed_and_recorded(
+    gateway: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
+    own = {"GATEWAY_TOKENS_KEYS_DIR": str(tmp_path / "keys")}
+    first = gateway("keys", "rotate", **own)
+    assert first.returncode == 0, first.stderr
+    assert re.fullmatch(r"key \S{43} signs from \S+Z\n", first.stdout)
+    second = gateway("keys", "rotate", **own)
+    assert second.returncode == 0, second.stderr
+    again = gateway("keys", "rotate", **own)
+    assert again.returncode == 1
+    assert "still waiting" in again.stderr
+    listed = [line.split("\t")[:2] for line in gateway("keys", "list", **own).stdout.splitlines()]
+    assert listed == [
+        [first.stdout.split()[1], "signing"],
+        [second.stdout.split()[1], "waiting"],
+    ]
+    assert gateway("keys", "rotate", "--now", **own).returncode == 0
+    exported = gateway("audit", "export", **own).stdout.splitlines()
+    assert [json.loads(line).get("action") for line in exported[:-1]] == ["key.rotated"] * 3
+
+
 def test_an_empty_landing_zone_is_reconciled(gateway: Run) -> None:
     done = gateway("reconcile")
     assert done.returncode == 0, done.stderr
@@ -138,6 +161,7 @@ def test_usage_errors_answer_2_and_every_command_shows_an_example(gateway: Run) 
         ["audit", "verify"],
         ["audit", "export"],
         ["keys", "rotate"],
+        ["keys", "list"],
     ):
         shown = gateway(*words, "--help")
         assert shown.returncode == 0, words

@@ -14,6 +14,7 @@ from deploy.local.programs import ROOT
 
 HOME = layout.STACK / "airflow"
 PROGRAM = environments.AIRFLOW.path / "bin/airflow"
+SIGNON_FILE = layout.STACK / "airflow-signon.secret"
 COMPONENTS = {
     # Logs are read from the shared folder: a log server would listen beyond loopback.
     "airflow-api": ["api-server"],
@@ -66,6 +67,7 @@ def _ours(ports: Ports) -> dict[str, str]:
     return {
         "INGEST_GATEWAY_URL": ports.gateway_url,
         "INGEST_GATEWAY_ISSUER": ports.gateway_url,
+        "INGEST_SIGNON_SECRET_FILE": str(SIGNON_FILE),
         "INGEST_REGISTRY_PATH": str(layout.REGISTRY),
         "INGEST_LANDING_DIR": str(layout.LANDING),
         "INGEST_STAGED_DIR": str(layout.STAGED),
@@ -108,7 +110,8 @@ def _version() -> str:
     return hashlib.sha256(environments.AIRFLOW.lock.read_bytes()).hexdigest()
 
 
-def prepare(passwords: dict[str, str]) -> None:
-    """Make Airflow's home and the file its tasks read their password from."""
+def prepare(passwords: dict[str, str], secrets: Secrets) -> None:
+    """Make Airflow's home, and the files its processes read their own secrets from."""
     (HOME / "logs").mkdir(parents=True, exist_ok=True)
     programs.write_secret(password_file("svc-airflow"), passwords["svc-airflow"])
+    programs.write_secret(SIGNON_FILE, secrets.airflow_signon)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from http import HTTPStatus
 
 from deploy.local import environments, layout, processes, programs
 from deploy.local.directory import Directory
-from deploy.local.layout import Ports
+from deploy.local.layout import Ports, Secrets
 from deploy.local.processes import LOOPBACK
 from deploy.local.programs import ROOT
 
@@ -14,10 +15,14 @@ PROGRAM = environments.GATEWAY.path / "bin/gateway"
 CLIENTS = [ROOT / "deploy/demo/acme.yaml", ROOT / "deploy/demo/globex.yaml"]
 
 
-def environment(ports: Ports, directory: Directory, database_url: str) -> dict[str, str]:
+def environment(
+    ports: Ports, secrets: Secrets, directory: Directory, database_url: str
+) -> dict[str, str]:
     """Return the variables of the gateway's processes."""
     password_file = layout.STACK / "ldap-bind.password"
     programs.write_secret(password_file, directory.bind_password)
+    applications_file = layout.STACK / "applications.json"
+    programs.write_secret(applications_file, json.dumps([_airflow(ports, secrets)]))
     given = {
         "DATABASE_URL": database_url,
         "LDAP_URL": directory.url,
@@ -27,6 +32,7 @@ def environment(ports: Ports, directory: Directory, database_url: str) -> dict[s
         "LDAP_BASE_DN": directory.base_dn,
         "TOKENS_ISSUER": ports.gateway_url,
         "TOKENS_KEYS_DIR": layout.KEYS,
+        "SIGNON_APPLICATIONS_FILE": applications_file,
         "LANDING_ROOT": layout.LANDING,
         "AIRFLOW_URL": ports.airflow_url,
         "AIRFLOW_REGISTRY_PATH": layout.REGISTRY,
@@ -36,6 +42,17 @@ def environment(ports: Ports, directory: Directory, database_url: str) -> dict[s
     }
     variables = {f"GATEWAY_{name}": str(value) for name, value in given.items()}
     return layout.clean_environment() | variables
+
+
+def _airflow(ports: Ports, secrets: Secrets) -> dict[str, object]:
+    """Return how the gateway knows Airflow as an application that people sign on to."""
+    return {
+        "client_id": "airflow",
+        "name": "Airflow",
+        "audience": "airflow",
+        "secret": secrets.airflow_signon,
+        "redirect_uris": [f"{ports.airflow_url}/auth/callback"],
+    }
 
 
 def preparations() -> list[tuple[str, programs.Words]]:

@@ -78,16 +78,19 @@ class Secrets:
     airflow_jwt: str
     airflow_session: str
     airflow_fernet: str
+    airflow_signon: str
 
     @classmethod
     def load(cls) -> Self:
-        """Read the stack's secrets, making them first where there are none."""
+        """Read the stack's secrets, making those first that there are not."""
         path = STACK / "secrets.json"
-        if not path.exists():
-            made = {name: secrets.token_urlsafe(48) for name in cls.__dataclass_fields__}
-            made["airflow_fernet"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-            programs.write_secret(path, json.dumps(made, indent=2) + "\n")
-        return cls(**json.loads(path.read_text()))
+        made = {name: secrets.token_urlsafe(48) for name in cls.__dataclass_fields__}
+        made["airflow_fernet"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        if kept.keys() != made.keys():
+            kept = {**made, **kept}
+            programs.write_secret(path, json.dumps(kept, indent=2) + "\n")
+        return cls(**kept)
 
 
 def empty() -> None:

@@ -139,7 +139,7 @@ class Stack:
                 self._postgres.drop_database(name)
         self._directory = directory.start(layout.STACK / "directory", self.ports.ldap)
         self._adopt("slapd", self._directory.process)
-        airflow.prepare(self._directory.passwords)
+        airflow.prepare(self._directory.passwords, self.secrets)
         self._say("Postgres and OpenLDAP are ready")
 
     def _database(self, name: str, *, template: str = "template1") -> str:
@@ -172,7 +172,9 @@ class Stack:
 
     def _start_gateway(self) -> None:
         assert self._directory is not None  # noqa: S101 - set by _start_stores()
-        variables = gateway.environment(self.ports, self._directory, self._database("gateway"))
+        variables = gateway.environment(
+            self.ports, self.secrets, self._directory, self._database("gateway")
+        )
         for purpose, command in gateway.preparations():
             step = self._run("gateway-prepare", command, variables)
             self._finish(step, "gateway-prepare", purpose)

@@ -1,214 +1,35 @@
-"""Doors of identity: tokens, their revocation, the keys, and who the caller is."""
+"""Doors of identity: tokens, the keys that verify them, and who the caller is."""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from gateway import web
 from gateway.clients.rate import RateLimitedError
-from gateway.errors import GatewayError, UnavailableError
-from gateway.identity import requests, scopes
+from gateway.errors import UnavailableError
+from gateway.identity import scopes, token_doors
 from gateway.identity.access import Access, Anyone, NotAMemberError, NotAuthenticatedError
-from gateway.identity.issuing import Issued, Issuer
-from gateway.identity.requests import TokenRefusedError, UnsupportedGrantError
-from gateway.identity.throttle import TooManyAttemptsError
 from gateway.identity.tokens import InvalidTokenError, KeyRing
 
 JWKS_FRESH_SECONDS = 60
 
 
-# --- failures in the form of RFC 6749 §5.2 ----------------------------------------------------
-
-
-class TokenProblem(BaseModel):
-    """A refusal by the token endpoint (RFC 6749 §5.2)."""
-
-    error: str
-    error_description: str | None = None
-
-
-def _refusal(request: Request, error: GatewayError) -> Response:
-    """Render a failure as RFC 6749 wants it; only the form differs from ``web``'s."""
-    code, status = "invalid_request", error.status if error.status in {408, 413, 415} else 400
-    if isinstance(error, TokenRefusedError):
-        code, status = error.code, error.status
-    elif isinstance(error, TooManyAttemptsError):
-        code, status = "slow_down", error.status
-    elif isinstance(error, UnavailableError):
-        code, status = "temporarily_unavailable", error.status
-    shown = web.problem_response(request, error)
-    kept = {name: text for name, text in shown.headers.items() if not name.startswith("content-")}
-    body = TokenProblem(error=code, error_description=error.detail or error.title)
-    return JSONResponse(body.model_dump(), status, {**kept, "Cache-Control": "no-store"})
-
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
-
-class TokenRoute(APIRoute):
-    """A door whose callers are OAuth libraries: they know no problem+json."""
-
-    def get_route_handler(self) -> Handler:
-        """Wrap the door."""
-        answer = super().get_route_handler()
-
-        async def guarded(request: Request) -> Response:
-            try:
-                return await answer(request)
-            except GatewayError as error:
-                return _refusal(request, error)
-
-        return guarded
-
-
-_refusals: dict[int | str, dict[str, Any]] = {
-    400: {"model": TokenProblem, "description": "RFC 6749 §5.2"},
-    401: {"model": TokenProblem, "description": "invalid_client"},
-    413: {"model": TokenProblem, "description": "The form is too large"},
-    415: {"model": TokenProblem, "description": "Not a form"},
-    429: {"model": TokenProblem, "description": "slow_down: too many wrong passwords"},
-    503: {"model": TokenProblem, "description": "temporarily_unavailable"},
-}
-
-
-def _documented_form(model: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/x-www-form-urlencoded": {"schema": model.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-# --- tokens -----------------------------------------------------------------------------------
-
-
-class TokenForm(BaseModel):
-    """Fields of a token request."""
-
-    grant_type: Literal["client_credentials", "password", "refresh_token"]
-    client_id: str | None = Field(None, description="a service's name, unless sent as HTTP Basic")
-    client_secret: str | None = Field(None, description="its password, likewise")
-    username: str | None = Field(None, description="a person's name")
-    password: str | None = None
-    refresh_token: str | None = None
-    scope: str | None = Field(None, description="fewer scopes than the account has")
-    client: str | None = Field(None, description="for accounts that belong to several clients")
-    audience: str | None = Field(None, description="`airflow` for a token that Airflow takes")
-
-
-class TokenAnswer(BaseModel):
-    """A token (RFC 6749 §5.1)."""
-
-    access_token: str
-    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - a kind, not a token
-    expires_in: int
-    refresh_token: str | None = Field(None, description="for persons; to be used once")
-    scope: str
-
-
-token_router = APIRouter(route_class=TokenRoute)
-Form = Annotated[dict[str, str], Depends(web.form_body)]
-
-
-@token_router.post(
-    "/v1/token",
-    response_model=TokenAnswer,
-    response_model_exclude_none=True,
-    responses=_refusals,
-    openapi_extra=_documented_form(TokenForm),
-)
-def issue_token(request: Request, response: Response, form: Form) -> TokenAnswer:
-    """Get an access token (RFC 6749).
-
-    Services use `client_credentials` with HTTP Basic or in the form; persons use `password`, and
-    later `refresh_token`: each refresh token works once, and a second use ends the session.
-    After too many wrong passwords the answer is 429 with `slow_down`, right or wrong.
-    """
-    issued = _issued(request, form)
-    response.headers["Cache-Control"] = "no-store"
-    return TokenAnswer(
-        access_token=issued.access_token,
-        expires_in=issued.expires_in,
-        refresh_token=issued.refresh_token,
-        scope=issued.scope,
-    )
-
-
-def _issued(request: Request, form: dict[str, str]) -> Issued:
-    authorization = request.headers.get("authorization")
-    wish, address, issuer = requests.wish(form), address_of(request), issuer_of(request)
-    match form.get("grant_type"):
-        case "client_credentials":
-            return issuer.by_password(requests.service(authorization, form), wish, address)
-        case "password":
-            return issuer.by_password(requests.person(form), wish, address)
-        case "refresh_token":
-            if not form.get("refresh_token"):
-                raise TokenRefusedError("Send the refresh token.")
-            return issuer.by_refresh(form["refresh_token"], wish, address)
-        case None | "":
-            raise TokenRefusedError("Send a grant_type.")
-        case _:
-            raise UnsupportedGrantError("Use client_credentials, password or refresh_token.")
-
-
-class RevocationForm(BaseModel):
-    """Fields of a revocation."""
-
-    token: str
-    token_type_hint: str | None = Field(None, description="accepted and not needed")
-
-
-@token_router.post(
-    "/v1/token/revoke",
-    response_class=Response,
-    responses={key: _refusals[key] for key in (400, 413, 415, 503)},
-    openapi_extra=_documented_form(RevocationForm),
-)
-def revoke_token(request: Request, form: Form) -> Response:
-    """Revoke an access token, or a refresh token with all that came from its sign-in (RFC 7009).
-
-    Who holds a token may revoke it; a token that is not known is answered with 200 as well.
-    """
-    if not form.get("token"):
-        raise TokenRefusedError("Send the token.")
-    issuer_of(request).revoke(form["token"])
-    return Response(headers={"Cache-Control": "no-store"})
-
-
-def issuer_of(request: Request) -> Issuer:
-    """Return what issues tokens in this application."""
-    return Issuer(request.app.state.access, request.app.state.keys)
-
-
-def address_of(request: Request) -> str:
-    """Return the caller's address: the peer's, or what a proxy of ours says it was."""
-    peer = request.client.host if request.client else ""
-    trusted = request.app.state.settings.server.trusted_proxies
-    if peer not in {part.strip() for part in trusted.split(",") if part.strip()}:
-        return peer
-    # Only the last entry was written by our own proxy; all before it came from outside.
-    hops = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
-    try:
-        return str(ipaddress.ip_address(hops[-1].strip()))
-    except ValueError:
-        return peer
-
-
 # --- keys and metadata ------------------------------------------------------------------------
 
 router = APIRouter(tags=["identity"])
-router.include_router(token_router)
+router.include_router(token_doors.router)
 
 
 class Keys(BaseModel):
     """A JSON Web Key Set (RFC 7517)."""
 
-    keys: list[dict[str, str]]
+    keys: list[dict[str, str | int]] = Field(
+        description="the newest first; `nbf`: signs from then on; `exp`: from then on it verifies"
+        " receipts only"
+    )
 
 
 @router.get("/.well-known/jwks.json")
@@ -223,18 +44,37 @@ class Metadata(BaseModel):
     """What an OAuth library needs to know (RFC 8414)."""
 
     issuer: str
+    authorization_endpoint: str
     token_endpoint: str
+    introspection_endpoint: str
     revocation_endpoint: str
     jwks_uri: str
     scopes_supported: list[str] = list(scopes.ALL)
-    response_types_supported: list[str] = []
-    grant_types_supported: list[str] = ["client_credentials", "password", "refresh_token"]
+    response_types_supported: list[str] = ["code"]
+    response_modes_supported: list[str] = ["query"]
+    code_challenge_methods_supported: list[str] = ["S256"]
+    authorization_response_iss_parameter_supported: bool = True
+    prompt_values_supported: list[str] = ["login", "none"]
+    grant_types_supported: list[str] = [
+        "authorization_code",
+        "client_credentials",
+        "password",
+        "refresh_token",
+    ]
     token_endpoint_auth_methods_supported: list[str] = [
         "client_secret_basic",
         "client_secret_post",
         "none",
     ]
-    revocation_endpoint_auth_methods_supported: list[str] = ["none"]
+    revocation_endpoint_auth_methods_supported: list[str] = [
+        "none",
+        "client_secret_basic",
+        "client_secret_post",
+    ]
+    introspection_endpoint_auth_methods_supported: list[str] = [
+        "client_secret_basic",
+        "client_secret_post",
+    ]
 
 
 @router.get("/.well-known/oauth-authorization-server")
@@ -244,7 +84,9 @@ def metadata(request: Request) -> Metadata:
     base = issuer.rstrip("/")
     return Metadata(
         issuer=issuer,
+        authorization_endpoint=f"{base}/v1/authorize",
         token_endpoint=f"{base}/v1/token",
+        introspection_endpoint=f"{base}/v1/token/introspect",
         revocation_endpoint=f"{base}/v1/token/revoke",
         jwks_uri=f"{base}/.well-known/jwks.json",
     )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from gateway.audit import actions, trail
-from gateway.identity import scopes, sessions, throttle, tokens
+from gateway.identity import choosing, codes, scopes, sessions, tokens
 from gateway.identity.access import Access
-from gateway.identity.accounts import Account, Kind, WrongCredentialsError
+from gateway.identity.accounts import Account
+from gateway.identity.choosing import Choice
+from gateway.identity.codes import Presented
+from gateway.identity.model import AuthorizationCode, SignIn
+from gateway.identity.proving import Prover
 from gateway.identity.requests import (
-    InvalidClientError,
     InvalidGrantError,
-    InvalidScopeError,
     InvalidTargetError,
     Login,
     TokenRefusedError,
@@ -23,8 +25,8 @@ from gateway.identity.requests import (
 )
 from gateway.identity.tokens import InvalidTokenError, KeyRing
 
-UNKNOWN = "unknown"
-WRONG = "Wrong name or password."
+ID_TOKEN_TYPE = "JWT"  # noqa: S105 - a kind, not a token
+ID_TOKEN_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +38,7 @@ class Issued:
     scope: str
     client: str | None
     refresh_token: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What a token will say beside whose it is."""
-
-    client: str | None
-    scope: frozenset[str]
-    audience: str
+    id_token: str | None = None
 
 
 class Issuer:
@@ -55,6 +49,7 @@ class Issuer:
         self._keys = keys
         self._config = access.config
         self._database = access.database
+        self._prover = Prover(access)
 
     def by_password(self, login: Login, wish: Wish, address: str) -> Issued:
         """Sign a person or a service in.
@@ -68,20 +63,12 @@ class Issuer:
         DirectoryUnavailableError
             Nobody can be signed in at present.
         """
-        self._check_throttle(login.name, address)
-        asked_at = time.monotonic()
-        try:
-            account = self._proven(login)
-        except WrongCredentialsError as error:
-            self._failed(login, error.account, address)
-            raise _wrong(login.kind) from None
-        self._check_throttle(account.name, address)
-        self._access.membership.learn(account.name, account, asked_at)
+        account = self._prover.prove(login, address)
         grants = self._access.grants(account)
         try:
-            choice = self.choose(grants, wish)
+            choice = choosing.choose(self._config, grants, wish)
         except TokenRefusedError as refusal:
-            self._record_refusal(account, refusal, address)
+            self._prover.record_refusal(account, refusal.code, address)
             raise
         with self._database.begin() as session:
             return self._issue(session, account, choice, address)
@@ -108,7 +95,7 @@ class Issuer:
         if account is None or account.kind != family.kind:
             raise InvalidGrantError
         held = Choice(family.client, frozenset(family.scope.split()), family.audience)
-        choice = _narrowed(held, wish, self._access.grants(account))
+        choice = choosing.narrowed(held, wish, self._access.grants(account))
         with self._database.begin() as session:
             following = sessions.rotate(session, family.id, refresh_token)
             if following is not None:
@@ -117,8 +104,76 @@ class Issuer:
             raise InvalidGrantError
         return self._signed(account, choice, family.id, following)
 
+    def by_code(self, presented: Presented, wish: Wish, address: str) -> Issued:
+        """Give an application the tokens of the person who signed on to it.
+
+        The directory is asked before the code is used up: while it is away, nothing is lost.
+
+        Raises
+        ------
+        TokenRefusedError
+            The code opens nothing (any more), or not with what it came with.
+        DirectoryUnavailableError
+            Rights are not known at present.
+        """
+        if wish.audience not in {None, presented.application.audience}:
+            raise InvalidTargetError("The code is for another audience.")
+        with self._database.begin() as session:
+            found = codes.find(session, presented.code)
+        account = None if found is None else self._access.membership.account(found[1].subject)
+        grants = scopes.Grants() if account is None else self._access.grants(account)
+        with self._database.begin() as session:
+            used = codes.use(session, presented)
+            issued = None
+            if used is not None and account is not None:
+                issued = self._from_code(session, used, account, grants, presented, address)
+        if issued is None:
+            raise InvalidGrantError("The code is not good, or no longer.")
+        return issued
+
+    def _from_code(
+        self,
+        session: Session,
+        used: tuple[AuthorizationCode, SignIn],
+        account: Account,
+        grants: scopes.Grants,
+        presented: Presented,
+        address: str,
+    ) -> Issued | None:
+        code, sign_in = used
+        left = frozenset(code.scope.split()) & grants.scopes(code.client)
+        if not left:
+            return None
+        choice = Choice(code.client, left, presented.application.audience)
+        life = self._config.tokens.refresh_seconds
+        family = sessions.begin_from(session, sign_in, _descent(account, choice), life)
+        code.family = family
+        self._record(session, account, choice, address, "authorization_code")
+        issued = self._signed(account, choice, family, None)
+        if not code.is_openid:
+            return issued
+        return replace(issued, id_token=self._id_token(code, sign_in))
+
+    def _id_token(self, code: AuthorizationCode, sign_in: SignIn) -> str:
+        """Say who signed in, when, and to which question (OpenID Connect Core §2)."""
+        now = int(time.time())
+        claims = {
+            "iss": self._config.tokens.issuer,
+            "aud": code.application,
+            "sub": sign_in.subject,
+            "iat": now,
+            "exp": now + ID_TOKEN_SECONDS,
+            "auth_time": int(sign_in.created_at.timestamp()),
+        }
+        nonce = {"nonce": code.nonce} if code.nonce is not None else {}
+        return self._keys.sign({**claims, **nonce}, typ=ID_TOKEN_TYPE)
+
     def revoke(self, token: str) -> None:
-        """Revoke an access or a refresh token; one that is none of ours is none to revoke."""
+        """Revoke an access or a refresh token; one that is none of ours is none to revoke.
+
+        An access token for Airflow may have been exchanged for a session there, which is known
+        here by the token's family: so that ends too.
+        """
         if token.startswith(sessions.PREFIX):
             with self._database.begin() as session:
                 sessions.revoke_refresh(session, token)
@@ -134,84 +189,19 @@ class Issuer:
                 subject=claims["sub"],
                 client=claims.get("client"),
             )
-
-    def choose(self, grants: scopes.Grants, wish: Wish) -> Choice:
-        """Decide what a token says.
-
-        Raises
-        ------
-        TokenRefusedError
-            The wish goes beyond the rights, or leaves open for which client it is.
-        """
-        audience = wish.audience or self._config.tokens.audience
-        allowed = frozenset(scopes.ALL)
-        if audience == self._config.airflow.audience:
-            allowed = scopes.FOR_AIRFLOW
-        elif audience != self._config.tokens.audience:
-            raise InvalidTargetError("No tokens are made for this audience.")
-        client = wish.client or _only_client(grants)
-        held = grants.scopes(client) & allowed
-        if not held:
-            raise InvalidScopeError("The account has no rights here, or none for this client.")
-        scope = held if wish.scope is None else wish.scope
-        if not scope or not scope <= held:
-            raise InvalidScopeError("The account does not have these scopes.")
-        return Choice(client, scope, audience)
+            family = tokens.family_of(claims["jti"])
+            if family is not None and claims["aud"] == self._config.airflow.audience:
+                sessions.revoke(session, family)
 
     # --- steps ------------------------------------------------------------------------------
-
-    def _check_throttle(self, name: str, address: str) -> None:
-        counters = throttle.Counters.of(name, address)
-        with self._database.begin() as session:
-            throttle.check(session, self._config.throttle, counters)
-
-    def _proven(self, login: Login) -> Account:
-        known = None
-        for name, password in login.readings:
-            try:
-                return self._access.directory.authenticate(name, password, login.kind)
-            except WrongCredentialsError as error:
-                known = known or error.account
-        raise WrongCredentialsError(known)
-
-    def _failed(self, login: Login, known: str | None, address: str) -> None:
-        counters = throttle.Counters.of(known or login.name, address)
-        with self._database.begin() as session:
-            throttle.count_failure(session, self._config.throttle, counters)
-            trail.record(
-                session,
-                # What was typed as a name may be a password: an unknown one is not kept.
-                actor=known or UNKNOWN,
-                action=actions.LOGIN_FAILED,
-                subject=known or UNKNOWN,
-                client=None,
-                details={"kind": login.kind, "address": address},
-            )
-
-    def _record_refusal(self, account: Account, refusal: TokenRefusedError, address: str) -> None:
-        with self._database.begin() as session:
-            trail.record(
-                session,
-                actor=account.name,
-                action=actions.LOGIN_FAILED,
-                subject=account.name,
-                client=None,
-                details={"kind": account.kind, "address": address, "reason": refusal.code},
-            )
 
     def _issue(self, session: Session, account: Account, choice: Choice, address: str) -> Issued:
         grant = "password" if account.kind == "person" else "client_credentials"
         self._record(session, account, choice, address, grant)
         if account.kind != "person":
             return self._signed(account, choice, None, None)
-        descent = sessions.Descent(
-            subject=account.name,
-            kind=account.kind,
-            client=choice.client,
-            audience=choice.audience,
-            scope=scopes.text(choice.scope),
-        )
-        family, first = sessions.begin(session, descent, self._config.tokens.refresh_seconds)
+        life = self._config.tokens.refresh_seconds
+        family, first = sessions.begin(session, _descent(account, choice), life)
         return self._signed(account, choice, family, first)
 
     def _record(
@@ -255,27 +245,11 @@ class Issuer:
         return None
 
 
-def _wrong(kind: Kind) -> TokenRefusedError:
-    return InvalidClientError(WRONG) if kind == "service" else InvalidGrantError(WRONG)
-
-
-def _only_client(grants: scopes.Grants) -> str | None:
-    """Return the client a token is for when none is named; the platform's rights come first."""
-    if grants.platform or not grants.clients:
-        return None
-    if len(grants.clients) > 1:
-        raise TokenRefusedError("The account belongs to several clients: name one as `client`.")
-    return next(iter(grants.clients))
-
-
-def _narrowed(held: Choice, wish: Wish, grants: scopes.Grants) -> Choice:
-    if wish.audience not in {None, held.audience}:
-        raise InvalidTargetError("The refresh token is for another audience.")
-    if wish.client not in {None, held.client}:
-        raise InvalidGrantError("The refresh token is for another client.")
-    if wish.scope is not None and not wish.scope <= held.scope:
-        raise InvalidScopeError("The refresh token does not carry these scopes.")
-    left = (held.scope if wish.scope is None else wish.scope) & grants.scopes(held.client)
-    if not left:
-        raise InvalidGrantError("The account's rights have ended.")
-    return Choice(held.client, left, held.audience)
+def _descent(account: Account, choice: Choice) -> sessions.Descent:
+    return sessions.Descent(
+        subject=account.name,
+        kind=account.kind,
+        client=choice.client,
+        audience=choice.audience,
+        scope=scopes.text(choice.scope),
+    )

@@ -53,6 +53,12 @@ class Membership:
         fresh, account = self._remembered(name)
         return account if fresh else None
 
+    def seconds_left(self, name: str) -> float:
+        """Return how long what is known of an account may still be believed."""
+        with self._lock:
+            good_until, _ = self._known.get(name, (0.0, None))
+        return max(0.0, good_until - time.monotonic())
+
     def learn(self, name: str, account: Account | None, asked_at: float) -> None:
         """Remember what the directory was asked at ``asked_at`` on the monotonic clock."""
         if self._fresh_seconds <= 0:

@@ -1,4 +1,4 @@
-"""Tables of sign-ins: refresh tokens, revoked access tokens, failed attempts."""
+"""Tables of sign-ins: browsers, codes, refresh tokens, revoked access tokens, failed attempts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from sqlalchemy import ForeignKey, Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.database import Base
+
+
+class SignIn(Base):
+    """A person's browser that has signed in at the gateway's page; its cookie by digest only."""
+
+    __tablename__ = "sign_in"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)
+    subject: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    ended_at: Mapped[datetime | None]
 
 
 class TokenFamily(Base):
@@ -21,9 +34,40 @@ class TokenFamily(Base):
     client: Mapped[str | None]
     audience: Mapped[str]
     scope: Mapped[str]
+    sign_in: Mapped[str | None] = mapped_column(ForeignKey("sign_in.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+
+
+class AuthorizationCode(Base):
+    """A code (RFC 6749 §4.1) by its digest, with all that it is bound to; used once.
+
+    Attributes
+    ----------
+    application
+        The ``client_id`` it was made for.
+    client
+        The tenant that its tokens will be for, as everywhere.
+    family
+        What it gave, so that a second use can take it back.
+    """
+
+    __tablename__ = "authorization_code"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    sign_in: Mapped[str] = mapped_column(ForeignKey("sign_in.id"), index=True)
+    application: Mapped[str]
+    redirect_uri: Mapped[str]
+    challenge: Mapped[str]
+    nonce: Mapped[str | None]
+    is_openid: Mapped[bool]
+    client: Mapped[str | None]
+    scope: Mapped[str]
+    family: Mapped[str | None] = mapped_column(ForeignKey("token_family.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    used_at: Mapped[datetime | None]
 
 
 class RefreshToken(Base):

@@ -15,7 +15,13 @@ from sqlalchemy.orm import Session
 from gateway import database
 from gateway.audit import actions, trail
 from gateway.clients.registry import Client
-from gateway.identity.model import RefreshToken, RevokedToken, TokenFamily
+from gateway.identity.model import (
+    AuthorizationCode,
+    RefreshToken,
+    RevokedToken,
+    SignIn,
+    TokenFamily,
+)
 
 # Recognized by scanners that look for secrets in the wrong places.
 PREFIX = "gwr_"
@@ -86,21 +92,42 @@ class Descent:
 
 def begin(session: Session, descent: Descent, life_seconds: int) -> tuple[str, str]:
     """Begin a family; return its id and its first refresh token."""
-    family = database.new_id("fam")
-    expires_at = database.now(session) + timedelta(seconds=life_seconds)
-    session.add(
-        TokenFamily(
-            id=family,
-            subject=descent.subject,
-            kind=descent.kind,
-            client=descent.client,
-            audience=descent.audience,
-            scope=descent.scope,
-            expires_at=expires_at,
-        )
+    family = _begun(session, descent, database.now(session) + timedelta(seconds=life_seconds))
+    return family.id, _add_token(session, family.id)
+
+
+def begin_from(session: Session, sign_in: SignIn, descent: Descent, life_seconds: int) -> str:
+    """Begin a family that ends with a browser's sign-in at the latest; return its id.
+
+    It has no refresh token: as long as the sign-in lasts, the browser can fetch another code.
+    """
+    ends_at = database.now(session) + timedelta(seconds=life_seconds)
+    family = _begun(session, descent, min(ends_at, sign_in.expires_at))
+    family.sign_in = sign_in.id
+    return family.id
+
+
+def living(session: Session, family_id: str) -> TokenFamily | None:
+    """Return a family that was neither revoked nor has expired."""
+    family = session.get(TokenFamily, family_id)
+    if family is None or family.revoked_at is not None:
+        return None
+    return family if family.expires_at > database.now(session) else None
+
+
+def _begun(session: Session, descent: Descent, expires_at: datetime) -> TokenFamily:
+    family = TokenFamily(
+        id=database.new_id("fam"),
+        subject=descent.subject,
+        kind=descent.kind,
+        client=descent.client,
+        audience=descent.audience,
+        scope=descent.scope,
+        expires_at=expires_at,
     )
+    session.add(family)
     session.flush()
-    return family, _add_token(session, family)
+    return family
 
 
 def family_of(session: Session, refresh_token: str) -> TokenFamily | None:
@@ -151,8 +178,15 @@ def revoke_refresh(session: Session, refresh_token: str) -> bool:
         .with_for_update(of=TokenFamily)
     )
     if family is not None:
-        _end(session, family, actions.TOKEN_REVOKED)
+        end(session, family, actions.TOKEN_REVOKED)
     return family is not None
+
+
+def revoke(session: Session, family_id: str) -> None:
+    """Revoke a family; a second time changes nothing."""
+    family = session.get(TokenFamily, family_id, with_for_update=True, populate_existing=True)
+    if family is not None and family.revoked_at is None:
+        end(session, family, actions.TOKEN_REVOKED)
 
 
 def revoke_access(
@@ -170,14 +204,18 @@ def revoke_access(
 def sweep(session: Session) -> int:
     """Forget what has expired; return how many rows went.
 
-    A family is kept for a day beyond its end, so that late reuse is still recognized.
+    A family is kept for a day beyond its end, so that late reuse is still recognized; a code as
+    long, and a sign-in until all that came of it is gone.
     """
     now = database.now(session)
     over = select(TokenFamily.id).where(TokenFamily.expires_at < now - timedelta(days=1))
+    is_over = AuthorizationCode.expires_at < now - timedelta(days=1)
     statements = (
+        delete(AuthorizationCode).where(or_(is_over, AuthorizationCode.family.in_(over))),
         delete(RevokedToken).where(RevokedToken.expires_at < now - timedelta(minutes=1)),
         delete(RefreshToken).where(RefreshToken.family.in_(over)),
         delete(TokenFamily).where(TokenFamily.id.in_(over)),
+        delete(SignIn).where(SignIn.expires_at < now - timedelta(days=2)),
     )
     return sum(int(getattr(session.execute(each), "rowcount", 0)) for each in statements)
 
@@ -190,10 +228,11 @@ def _add_token(session: Session, family: str) -> str:
 
 def _reused(session: Session, family: TokenFamily) -> None:
     if family.revoked_at is None:
-        _end(session, family, actions.TOKEN_REUSED)
+        end(session, family, actions.TOKEN_REUSED)
 
 
-def _end(session: Session, family: TokenFamily, action: str) -> None:
+def end(session: Session, family: TokenFamily, action: str) -> None:
+    """End a locked family, and keep why."""
     family.revoked_at = database.now(session)
     trail.record(
         session, actor=family.subject, action=action, subject=family.id, client=family.client

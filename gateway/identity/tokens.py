@@ -25,10 +25,7 @@ from ulid import ULID
 from gateway import logs, settings
 from gateway.errors import GatewayError
 from gateway.identity import keys
-from gateway.identity.keys import rotate
 from gateway.settings import SettingsError
-
-__all__ = ["InvalidTokenError", "KeyRing", "mint_pools", "mint_trigger", "mint_watcher", "rotate"]
 
 ACCESS_TYPE = "at+jwt"
 RECEIPT_TYPE = "receipt+jws"
@@ -59,17 +56,27 @@ class InvalidTokenError(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """The keys of one state of the directory, parsed once."""
+    """The keys of one state of the directory, parsed once; those that sign, newest first."""
 
     names: tuple[str, ...]
-    newest: str
-    private: Any
+    signing: tuple[tuple[float, str, Any], ...]
     public: Mapping[str, Any]
-    published: tuple[dict[str, str], ...]
+    ends_at: Mapping[str, float]
+    published: tuple[dict[str, str | int], ...]
+
+    def signer(self) -> tuple[str, Any]:
+        """Return the newest key whose time has come, and its name."""
+        now = time.time()
+        begun = (each for each in self.signing if each[0] <= now)
+        _, kid, private = next(begun, self.signing[-1])
+        return kid, private
 
 
 class KeyRing:
-    """Signs with the newest key and verifies with all; follows the directory's changes."""
+    """Signs with the newest key whose time has come; follows the directory's changes.
+
+    Tokens are verified by every key that may have signed one which has not expired.
+    """
 
     def __init__(self, keys_dir: Path) -> None:
         self._keys_dir = keys_dir
@@ -94,13 +101,12 @@ class KeyRing:
 
     def sign_bytes(self, payload: bytes, typ: str = RECEIPT_TYPE) -> str:
         """Return a compact JWS whose payload is exactly these bytes."""
-        loaded = self._current()
-        headers = {"kid": loaded.newest, "typ": typ}
-        signed: str = jws.sign(payload, loaded.private, headers, ALGORITHMS.ES256)
+        kid, private = self._current().signer()
+        signed: str = jws.sign(payload, private, {"kid": kid, "typ": typ}, ALGORITHMS.ES256)
         return signed
 
     def jwks(self) -> dict[str, Any]:
-        """Return the public keys (RFC 7517), newest first."""
+        """Return the public keys (RFC 7517), newest first, retired ones too."""
         return {"keys": [dict(key) for key in reversed(self._current().published)]}
 
     def verify(self, token: str, *, issuer: str, audience: str) -> dict[str, Any]:
@@ -119,10 +125,12 @@ class KeyRing:
         """
         if len(token) > TOKEN_CHARACTERS:
             raise InvalidTokenError
-        claims = self._opened(self._current().names, token)
+        loaded = self._current()
+        kid, claims = self._opened(loaded.names, token)
         now = time.time()
         if (
-            claims["iss"] != issuer
+            loaded.ends_at.get(kid, now + 1) <= now
+            or claims["iss"] != issuer
             or claims["aud"] != audience
             or claims["exp"] <= now
             or max(claims["nbf"], claims["iat"]) > now + CLOCK_SKEW_SECONDS
@@ -140,7 +148,7 @@ class KeyRing:
             log.error("keys_not_reloaded", reason=str(error))  # noqa: TRY400 - it says all
         return self._loaded
 
-    def _open(self, _names: tuple[str, ...], token: str) -> Mapping[str, Any]:
+    def _open(self, _names: tuple[str, ...], token: str) -> tuple[str, Mapping[str, Any]]:
         try:
             return self._verified(token)
         except InvalidTokenError:
@@ -148,20 +156,21 @@ class KeyRing:
         except Exception:  # noqa: BLE001 - jose lets many kinds out; every one means "no"
             raise InvalidTokenError from None
 
-    def _verified(self, token: str) -> Mapping[str, Any]:
+    def _verified(self, token: str) -> tuple[str, Mapping[str, Any]]:
         parts = _PARTS.fullmatch(token)
         if parts is None:
             raise InvalidTokenError
         header_part, payload_part, signature_part = parts.groups()
         header = _strict_json(_decoded(header_part))
-        key = self._loaded.public.get(header.get("kid", ""))
+        kid = header.get("kid", "")
+        key = self._loaded.public.get(kid)
         # The whole header is known: jku, x5u, jwk, crit and whatever else comes have no place.
-        expected = {"alg": ALGORITHMS.ES256, "typ": ACCESS_TYPE, "kid": header.get("kid")}
+        expected = {"alg": ALGORITHMS.ES256, "typ": ACCESS_TYPE, "kid": kid}
         if key is None or header != expected:
             raise InvalidTokenError
         _decoded(signature_part)
         jws.verify(token, key, algorithms=[ALGORITHMS.ES256])
-        return _checked(_strict_json(_decoded(payload_part)))
+        return kid, _checked(_strict_json(_decoded(payload_part)))
 
 
 def _load(keys_dir: Path, names: tuple[str, ...]) -> _Loaded:
@@ -169,9 +178,13 @@ def _load(keys_dir: Path, names: tuple[str, ...]) -> _Loaded:
     construct: Any = jwk.construct
     return _Loaded(
         names=names,
-        newest=found[-1].kid,
-        private=construct(found[-1].private, ALGORITHMS.ES256),
-        public={k.kid: construct(k.private.public_key(), ALGORITHMS.ES256) for k in found},
+        signing=tuple(
+            (key.signs_from, key.kid, construct(key.private, ALGORITHMS.ES256))
+            for key in reversed(found)
+            if key.private is not None
+        ),
+        public={key.kid: construct(key.public, ALGORITHMS.ES256) for key in found},
+        ends_at={key.kid: key.ends_at for key in found if key.ends_at is not None},
         published=tuple(key.jwk() for key in found),
     )
 

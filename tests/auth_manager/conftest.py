@@ -56,6 +56,7 @@ ENVIRONMENT = {
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
     "INGEST_GATEWAY_ISSUER": ISSUER,
     "INGEST_REGISTRY_PATH": str(REGISTRY),
+    "INGEST_SIGNON_SECRET_FILE": str(HOME / "signon.secret"),
 }
 os.environ.update(ENVIRONMENT)
 sys.path.insert(0, str(ROOT / "airflow/plugins"))
@@ -115,6 +116,7 @@ def world(metadata_database: None) -> Iterator[World]:
     from tests.auth_manager import world as worlds
 
     write_registry()
+    (HOME / "signon.secret").write_text(gateway_fake.APPLICATION[1] + "\n")
     with gateway_fake.Gateway() as running:
         os.environ["INGEST_GATEWAY_URL"] = running.url
         with worlds.running(running, HOME) as world:

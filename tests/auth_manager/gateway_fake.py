@@ -1,13 +1,16 @@
-"""A loopback HTTP server that answers as the gateway does: key set and token endpoint."""
+"""A loopback HTTP server that answers as the gateway does: keys, tokens, what they are worth."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from tests.auth_manager import minting
 
@@ -26,14 +29,36 @@ class Account:
     clients: tuple[str, ...] = ()
 
 
+APPLICATION = ("airflow", "the secret that this Airflow shares with the gateway")
+CONTRACT = json.loads((minting.ROOT / "airflow/contract/introspection.json").read_text())
+
+
 @dataclass
 class Gateway:
-    """What the fake knows and what it has been asked."""
+    """What the fake knows and what it has been asked.
+
+    Attributes
+    ----------
+    ended
+        Ids of tokens and sessions that are worth nothing any more.
+    scopes
+        What the directory grants now, by session, where it is not what the session was given.
+    identity
+        Changes to the next identity tokens.
+    """
 
     keys: list[ECKey] = field(default_factory=lambda: [minting.new_key()])
     accounts: dict[str, Account] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     fault: Answer | None = None
+    slow_seconds: float = 0.0
+    fresh_seconds: float = 0.0
+    session_seconds: int = 28_800
+    ended: set[str] = field(default_factory=set)
+    scopes: dict[str, str] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+    codes: dict[str, tuple[dict[str, str], Account]] = field(default_factory=dict)
+    sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
     server: ThreadingHTTPServer | None = None
 
     @property
@@ -53,17 +78,39 @@ class Gateway:
 
     def token(self, kind: str, **changes: Any) -> str:
         """Mint a token of one of the golden kinds."""
-        return minting.sign(self.key, minting.claims(kind, **changes))
+        return self._issued(minting.claims(kind, **changes))
 
-    def answer(self, path: str, form: dict[str, str]) -> Answer:
+    def signed_on(self, address: str, name: str) -> dict[str, str]:
+        """Do what the gateway's page does: sign an account on; return the answer's parameters."""
+        query = dict(parse_qsl(urlsplit(address).query))
+        code = f"gwc_{len(self.codes)}"
+        self.codes[code] = (query, self.accounts[name])
+        return {"code": code, "state": query["state"], "iss": minting.ISSUER}
+
+    def answer(self, path: str, form: dict[str, str], authorization: str | None = None) -> Answer:
         """Answer one request."""
         self.asked.append((path, form))
+        time.sleep(self.slow_seconds)
         if self.fault is not None:
             return self.fault
         if path == "/.well-known/jwks.json":
             return _json(200, {"keys": [minting.public(key) for key in self.keys]})
-        if path == "/v1/token":
+        if path == "/healthz":
+            return _json(200, {"status": "alive"})
+        if path == "/v1/token" and form.get("grant_type") == "password":
             return self._token(form)
+        if authorization != _basic(*APPLICATION):
+            return _json(401, {"error": "invalid_client"})
+        return self._for_application(path, form)
+
+    def _for_application(self, path: str, form: dict[str, str]) -> Answer:
+        if path == "/v1/token":
+            return self._code(form)
+        if path == "/v1/token/introspect":
+            return self._worth(form)
+        if path == "/v1/token/revoke":
+            self.ended.add(form["token"])
+            return 200, {}, b""
         return _json(404, {"type": "/problems/not-found", "status": 404})
 
     def _token(self, form: dict[str, str]) -> Answer:
@@ -75,8 +122,44 @@ class Gateway:
         if len(account.clients) > 1 and form.get("client") not in account.clients:
             return _json(400, {"error": "invalid_request", "error_description": "which client?"})
         wanted = {"client": form["client"]} if form.get("client") else {}
-        token = minting.sign(self.key, {**minting.claims("person", **account.claims), **wanted})
+        token = self._issued({**minting.claims("person", **account.claims), **wanted})
         return _json(200, {"access_token": token, "token_type": "Bearer", "expires_in": 900})
+
+    def _issued(self, claims: dict[str, Any]) -> str:
+        self.sessions[claims["jti"].partition(".")[0]] = claims
+        return minting.sign(self.key, claims)
+
+    def _code(self, form: dict[str, str]) -> Answer:
+        query, account = self.codes.pop(form.get("code", ""), ({}, None))
+        digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
+        is_right = (
+            account is not None
+            and query["code_challenge"] == minting.b64(digest)
+            and query["redirect_uri"] == form.get("redirect_uri")
+        )
+        if account is None or not is_right:
+            return _json(400, {"error": "invalid_grant"})
+        token = self._issued(minting.claims("person", **account.claims))
+        subject = minting.claims_of(token)["sub"]
+        claims = minting.identity(**{"sub": subject, "nonce": query["nonce"], **self.identity})
+        header = {"typ": "JWT"}
+        identity = minting.sign(self.key, claims, **header)
+        body = {"access_token": token, "id_token": identity, "token_type": "Bearer"}
+        return _json(200, {**body, "expires_in": 900})
+
+    def _worth(self, form: dict[str, str]) -> Answer:
+        token = form["token"]
+        if form.get("token_type_hint") == "session":
+            found = self.sessions.get(token)
+            claims = found and {**found, "exp": int(time.time()) + self.session_seconds}
+        else:
+            claims = minting.claims_of(token)
+        if not claims or {token, claims["jti"], claims["jti"].partition(".")[0]} & self.ended:
+            return _json(200, CONTRACT["ended"])
+        scope = self.scopes.get(claims["jti"].partition(".")[0], claims["scope"])
+        worth = {name: claims[name] for name in ("sub", "client", "exp") if name in claims}
+        extra = {"scope": scope, "fresh_seconds": self.fresh_seconds}
+        return _json(200, {"active": True, **worth, **extra})
 
     def __enter__(self) -> Self:
         gateway = self
@@ -88,7 +171,7 @@ class Gateway:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
                 form = {name: values[-1] for name, values in parse_qs(body).items()}
-                self._reply(gateway.answer(self.path, form))
+                self._reply(gateway.answer(self.path, form, self.headers.get("authorization")))
 
             def _reply(self, answer: Answer) -> None:
                 status, headers, body = answer
@@ -110,6 +193,10 @@ class Gateway:
         assert self.server is not None
         self.server.shutdown()
         self.server.server_close()
+
+
+def _basic(name: str, secret: str) -> str:
+    return "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()
 
 
 def _json(status: int, body: dict[str, Any]) -> Answer:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from joserfc.jwk import ECKey, OctKey
 
 from ingest import gateway_api, jwks
 from tests.auth_manager import minting
-from tests.auth_manager.gateway_fake import Gateway
+from tests.auth_manager.gateway_fake import APPLICATION, Gateway
 
 JWKS = "/.well-known/jwks.json"
 
@@ -24,7 +26,7 @@ class Clock:
 
 def ring(gateway: Gateway) -> tuple[jwks.KeyRing, Clock]:
     clock = Clock()
-    return jwks.KeyRing(gateway_api.GatewayApi(gateway.url).key_set, clock), clock
+    return jwks.KeyRing(gateway_api.GatewayApi(gateway.url, APPLICATION).key_set, clock), clock
 
 
 def test_known_key_is_fetched_once(gateway: Gateway) -> None:
@@ -118,3 +120,20 @@ def test_only_signature_keys_for_es256_named_by_their_thumbprint_are_taken() -> 
     assert keys.key(good["kid"])
     for entry in entries[1:8]:
         assert keys.key(str(entry["kid"])) is None
+
+
+def test_a_retired_key_verifies_no_tokens_any_more(gateway: Gateway) -> None:
+    retired, waiting = minting.new_key(), minting.new_key()
+    now = int(time.time())
+    known = [{**minting.public(retired), "exp": now - 1}, {**minting.public(waiting), "nbf": now}]
+    document = {"keys": [*known, {**minting.public(gateway.key), "exp": now + 900}]}
+    keys = jwks.KeyRing(lambda: document)
+    assert keys.key(retired.kid) is None
+    assert keys.key(gateway.key.kid)
+    assert keys.key(waiting.kid)
+
+
+@pytest.mark.parametrize("end", ["tomorrow", None, [], {}, "1767225600"])
+def test_a_key_whose_end_cannot_be_read_verifies_nothing(gateway: Gateway, end: object) -> None:
+    keys = jwks.KeyRing(lambda: {"keys": [{**minting.public(gateway.key), "exp": end}]})
+    assert keys.key(gateway.key.kid) is None

@@ -1,14 +1,17 @@
-"""Signing in at Airflow's own address, through the gateway."""
+"""Signing on at Airflow: to the gateway and back, and what the session is worth afterwards."""
 
 from __future__ import annotations
 
-import html
+import base64
+import hashlib
 import re
+import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
+from ingest import flow
 from tests.auth_manager import minting
 from tests.auth_manager.gateway_fake import Account, Gateway
 from tests.auth_manager.world import FLIGHTS, HOTELS, ORDERS
@@ -23,12 +26,13 @@ if TYPE_CHECKING:
 ORIGIN = "http://testserver"
 PASSWORD = "correct horse xq-password"
 NOBODY = "The user name or the password is not right."
+DAGS = "/api/v2/dags"
 
 
 @pytest.fixture(autouse=True)
 def accounts(world: World) -> Iterator[Gateway]:
     """People in the directory, and a browser that has never been here."""
-    world.http.cookies.clear()
+    fresh(world)
     world.gateway.accounts = {
         "acme-operator": Account(PASSWORD, {"sub": "acme-operator"}),
         "consultant": Account(PASSWORD, {"sub": "consultant"}, ("acme", "globex")),
@@ -36,32 +40,31 @@ def accounts(world: World) -> Iterator[Gateway]:
         "auditor": Account(PASSWORD, {"sub": "auditor", "scope": "audit:read", "client": None}),
     }
     yield world.gateway
-    world.gateway.fault = None
+    fresh(world)
+
+
+def fresh(world: World) -> None:
     world.http.cookies.clear()
+    world.gateway.fault, world.gateway.slow_seconds = None, 0.0
+    world.gateway.session_seconds, world.gateway.identity = 28_800, {}
+    # What it remembers of the gateway's being away.
+    world.app.state.auth_manager.__dict__.pop("_standing", None)
 
 
-def open_form(world: World, next_path: str = "") -> tuple[str, str]:
-    """Open the sign-in page; return its form token and where it would lead."""
-    query = {"next": next_path} if next_path else {}
-    page = world.http.get("/auth/login", params=query)
-    assert page.status_code == 200
-    return field(page, "form_token"), field(page, "next")
+def leave(world: World, next_path: str = "") -> str:
+    """Open Airflow's sign-in address; return the gateway's to which it leads."""
+    answer = world.http.get("/auth/login", params={"next": next_path} if next_path else {})
+    assert answer.status_code == 303, answer.text
+    address: str = answer.headers["location"]
+    return address
 
 
-def field(page: Response, name: str) -> str:
-    found = re.search(rf'name="{name}" value="([^"]*)"', page.text)
-    assert found, page.text
-    return html.unescape(found[1])
+def come_back(world: World, answer: dict[str, str]) -> Response:
+    return world.http.get("/auth/callback", params=answer)
 
 
-def post(
-    world: World, origin: str | None = ORIGIN, form_token: str | None = None, **fields: str
-) -> Response:
-    """Send the form as a browser does."""
-    token = open_form(world)[0] if form_token is None else form_token
-    form = {"username": "acme-operator", "password": PASSWORD, "form_token": token, **fields}
-    headers = {"origin": origin} if origin else {}
-    return world.http.post("/auth/login", data=form, headers=headers)
+def sign_on(world: World, name: str = "acme-operator", next_path: str = "") -> Response:
+    return come_back(world, world.gateway.signed_on(leave(world, next_path), name))
 
 
 def session_cookie(answer: Response) -> str | None:
@@ -69,191 +72,385 @@ def session_cookie(answer: Response) -> str | None:
     return next((each for each in cookies if each.startswith("_token=e")), None)
 
 
-def test_person_signs_in_and_sees_the_clients_dags(world: World) -> None:
-    answer = post(world)
+def token_in(cookie: str | None) -> str:
+    assert cookie
+    return cookie.split(";")[0].partition("=")[2]
+
+
+def test_person_signs_on_at_the_gateway_and_sees_the_clients_dags(world: World) -> None:
+    answer = sign_on(world)
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     cookie = session_cookie(answer)
     assert cookie
     assert "HttpOnly" in cookie
     assert "SameSite=lax" in cookie
-    listed = world.http.get("/api/v2/dags").json()["dags"]
+    listed = world.http.get(DAGS).json()["dags"]
     assert {dag["dag_id"] for dag in listed} == {FLIGHTS, HOTELS}
-    assert world.http.get(f"/api/v2/dags/{ORDERS}").status_code == 403
+    assert world.http.get(f"{DAGS}/{ORDERS}").status_code == 403
     assert world.http.get("/ui/auth/me").json()["username"] == "acme-operator"
 
 
+def test_the_gateway_is_asked_with_state_nonce_and_a_challenge(world: World) -> None:
+    address = urlsplit(leave(world))
+    assert f"{address.scheme}://{address.netloc}{address.path}" == f"{minting.ISSUER}/v1/authorize"
+    query = dict(parse_qsl(address.query))
+    assert query | {"state": "", "nonce": "", "code_challenge": ""} == {
+        "response_type": "code",
+        "client_id": "airflow",
+        "redirect_uri": f"{ORIGIN}/auth/callback",
+        "scope": "openid",
+        "state": "",
+        "nonce": "",
+        "code_challenge": "",
+        "code_challenge_method": "S256",
+    }
+    again = dict(parse_qsl(urlsplit(leave(world)).query))
+    for name in ("state", "nonce", "code_challenge"):
+        assert len(query[name]) == 43
+        assert query[name] != again[name]
+
+
+def test_the_code_is_exchanged_with_the_verifier_of_the_challenge(world: World) -> None:
+    address = leave(world)
+    come_back(world, world.gateway.signed_on(address, "acme-operator"))
+    (form,) = [form for path, form in world.gateway.asked if path == "/v1/token"][-1:]
+    digest = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest())
+    assert dict(parse_qsl(address))["code_challenge"] == digest.rstrip(b"=").decode()
+    assert form["grant_type"] == "authorization_code"
+    assert form["redirect_uri"] == f"{ORIGIN}/auth/callback"
+    assert form["audience"] == "airflow"
+
+
+def test_what_is_kept_meanwhile_is_out_of_reach_of_scripts_and_other_pages(world: World) -> None:
+    answer = world.http.get("/auth/login")
+    (cookie,) = answer.headers.get_list("set-cookie")
+    for attribute in ("HttpOnly", "SameSite=lax", "Path=/auth", "Max-Age=900"):
+        assert attribute in cookie
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
 def test_session_is_airflows_own_and_ends_with_the_gateways_token(world: World) -> None:
-    cookie = session_cookie(post(world))
-    assert cookie
-    claims = minting.claims_of(cookie.split(";")[0].partition("=")[2])
-    assert {"sub", "kind", "client", "scopes"} <= set(claims)
+    cookie = session_cookie(sign_on(world))
+    claims = minting.claims_of(token_in(cookie))
+    assert {"sub", "kind", "client", "scopes", "session"} <= set(claims)
     assert claims["aud"] == "apache-airflow"
     assert claims["exp"] - claims["iat"] <= 900
-    age = re.search(r"Max-Age=(\d+)", cookie)
+    age = re.search(r"Max-Age=(\d+)", cookie or "")
     assert age
     assert 890 <= int(age[1]) <= 900
-    assert PASSWORD not in str(claims)
 
 
-def test_gateway_is_asked_for_a_token_for_airflow(world: World) -> None:
-    post(world)
-    path, form = world.gateway.asked[-1]
-    assert path == "/v1/token"
-    assert form == {
-        "grant_type": "password",
-        "username": "acme-operator",
-        "password": PASSWORD,
-        "audience": "airflow",
-    }
+def test_two_tabs_can_sign_on_at_once(world: World) -> None:
+    first, second = leave(world), leave(world)
+    for address in (first, second):
+        answer = come_back(world, world.gateway.signed_on(address, "acme-operator"))
+        assert answer.status_code == 303, answer.text
 
 
-def test_signing_out_ends_the_session(world: World) -> None:
-    cookie = session_cookie(post(world))
-    assert cookie
-    first = world.http.get("/auth/logout")
-    assert first.headers["location"] == "/api/v2/auth/logout"
-    second = world.http.get(first.headers["location"])
-    assert second.headers["location"] == "/auth/login"
-    token = cookie.split(";")[0].partition("=")[2]
-    assert world.call("GET", "/api/v2/dags", token).status_code == 403
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"password": "wrong"},
-        {"username": "nobody"},
-        {"username": ""},
-        {"password": ""},
-        {"username": "x" * 300},
-        {"password": "x" * 2000},
-        {"client": "x" * 40},
-    ],
-)
-def test_whatever_is_wrong_the_answer_is_the_same(world: World, fields: dict[str, str]) -> None:
-    answer = post(world, **fields)
-    assert answer.status_code == 401
-    assert NOBODY in answer.text
-    assert session_cookie(answer) is None
-    assert PASSWORD not in answer.text
-
-
-def test_person_of_several_clients_is_asked_which(world: World) -> None:
-    answer = post(world, username="consultant")
-    assert answer.status_code == 400
-    assert "name the client" in answer.text
-    assert field(answer, "username") == "consultant"
-    assert post(world, username="consultant", client="globex").status_code == 303
-    listed = world.http.get("/api/v2/dags").json()["dags"]
-    assert {dag["dag_id"] for dag in listed} == {ORDERS}
+def test_left_over_attempts_do_not_pile_up(world: World) -> None:
+    for _ in range(3 * flow.AT_MOST):
+        leave(world)
+    kept = [name for name in world.http.cookies if name.startswith(flow.COOKIE_PREFIX)]
+    assert len(kept) <= flow.AT_MOST
 
 
 def test_account_without_any_use_for_airflow_is_told_so(world: World) -> None:
-    answer = post(world, username="auditor")
+    answer = sign_on(world, "auditor")
     assert answer.status_code == 403
     assert "no access to Airflow" in answer.text
     assert session_cookie(answer) is None
 
 
+# Answers that are none.
+
+
+def unexchanged(world: World, answer: Response) -> None:
+    assert answer.status_code == 400
+    assert "Please try again" in answer.text
+    assert session_cookie(answer) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"state": "x" * 43},
+        {"state": ""},
+        {"state": None},
+        {"iss": "https://evil.example"},
+        {"iss": f"{minting.ISSUER}/"},
+        {"iss": None},
+        {"code": ""},
+        {"code": None},
+    ],
+    ids=str,
+)
+def test_an_answer_that_was_changed_is_not_acted_on(
+    world: World, changed: dict[str, str | None]
+) -> None:
+    good = world.gateway.signed_on(leave(world), "acme-operator")
+    before = world.gateway.count("/v1/token")
+    answer = {name: value for name, value in {**good, **changed}.items() if value is not None}
+    unexchanged(world, come_back(world, answer))
+    assert world.gateway.count("/v1/token") == before
+
+
+def test_an_answer_in_another_browser_is_not_acted_on(world: World) -> None:
+    # Login CSRF: a stranger sends somebody the link by which he himself would be signed in.
+    good = world.gateway.signed_on(leave(world), "acme-operator")
+    world.http.cookies.clear()
+    before = world.gateway.count("/v1/token")
+    unexchanged(world, come_back(world, good))
+    leave(world)
+    unexchanged(world, come_back(world, good))
+    assert world.gateway.count("/v1/token") == before
+
+
+def test_an_answer_is_taken_once(world: World) -> None:
+    good = world.gateway.signed_on(leave(world), "acme-operator")
+    assert come_back(world, good).status_code == 303
+    unexchanged(world, come_back(world, good))
+
+
+def test_an_answer_with_a_parameter_twice_is_not_acted_on(world: World) -> None:
+    good = world.gateway.signed_on(leave(world), "acme-operator")
+    twice = f"/auth/callback?{urlencode(good)}&code=another"
+    unexchanged(world, world.http.get(twice))
+
+
+def test_a_code_of_another_attempt_gives_nothing(world: World) -> None:
+    # Code injection: the code of one sign-on, the state of another.
+    stolen = world.gateway.signed_on(leave(world), "admin")["code"]
+    mine = world.gateway.signed_on(leave(world), "acme-operator")
+    unexchanged(world, come_back(world, {**mine, "code": stolen}))
+
+
+IDENTITY_ATTACKS: dict[str, dict[str, Any]] = {
+    "another question's answer": {"nonce": "n" * 43},
+    "no nonce": {"nonce": None},
+    "somebody else": {"sub": "admin"},
+    "for another application": {"aud": "grafana"},
+    "for several": {"aud": ["airflow"]},
+    "of another gateway": {"iss": "https://evil.example"},
+    "expired": {"exp": int(time.time()) - 1},
+    "from tomorrow": {"iat": int(time.time()) + 86_400, "exp": int(time.time()) + 90_000},
+    "with more to say": {"admin": True},
+}
+
+
+@pytest.mark.parametrize("changes", IDENTITY_ATTACKS.values(), ids=IDENTITY_ATTACKS.keys())
+def test_an_identity_that_is_not_the_answer_opens_nothing(
+    world: World, changes: dict[str, Any]
+) -> None:
+    world.gateway.identity = changes
+    unexchanged(world, sign_on(world))
+
+
+def test_tokens_that_are_none_or_of_the_wrong_kind_open_nothing(world: World) -> None:
+    access = minting.sign(world.gateway.key, minting.claims("person"))
+    forged = minting.sign(minting.new_key(), minting.identity(), typ="JWT")
+    for identity in (access, forged, "x", "a.b.c", "x" * 5000):
+        address = leave(world)
+        answer = world.gateway.signed_on(address, "acme-operator")
+        body = f'{{"access_token": "{access}", "id_token": "{identity}", "token_type": "Bearer"}}'
+        world.gateway.fault = (200, {}, body.encode())
+        shown = come_back(world, answer)
+        world.gateway.fault = None
+        unexchanged(world, shown)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        ("access_denied", 403, "no access to Airflow"),
+        ("temporarily_unavailable", 503, "does not answer"),
+        ("server_error", 503, "does not answer"),
+        ("login_required", 400, "try again"),
+        ("<script>alert(1)</script>", 400, "try again"),
+    ],
+)
+def test_the_gateways_refusals_are_put_into_our_words(
+    world: World, error: str, status: int, says: str
+) -> None:
+    state = dict(parse_qsl(urlsplit(leave(world)).query))["state"]
+    told = {"error": error, "error_description": "<b>xq", "state": state, "iss": minting.ISSUER}
+    answer = come_back(world, told)
+    assert answer.status_code == status
+    assert says in answer.text
+    assert "<script" not in answer.text
+    assert "xq" not in answer.text
+
+
+# While the gateway is away.
+
 AWAY = {
     "away": (503, {}, b'{"type": "/problems/unavailable"}'),
     "not the gateway": (200, {}, b"<html>hello</html>"),
     "a redirect": (307, {"Location": "http://127.0.0.1:9/"}, b"{}"),
-    "no token": (200, {}, b"{}"),
-    "another kind of token": (200, {}, b'{"access_token": "x", "token_type": "mac"}'),
     "an endless answer": (200, {}, b'{"x": "' + b"x" * 70_000 + b'"}'),
     "an unknown refusal": (404, {}, b'{"error": "what"}'),
 }
 
 
 @pytest.mark.parametrize("fault", AWAY.values(), ids=AWAY.keys())
-def test_without_the_gateway_there_is_a_plain_message(
+def test_without_the_gateway_there_is_a_plain_page(
     world: World, fault: tuple[int, dict[str, str], bytes]
 ) -> None:
     world.gateway.fault = fault
-    answer = post(world)
+    answer = world.http.get("/auth/login")
     assert answer.status_code == 503
-    assert "not possible at the moment" in answer.text
+    assert "does not answer at the moment" in answer.text
     assert answer.headers["retry-after"] == "30"
+    assert "set-cookie" not in answer.headers
+
+
+def test_a_gateway_that_is_lost_on_the_way_back_is_told_plainly(world: World) -> None:
+    good = world.gateway.signed_on(leave(world), "acme-operator")
+    world.gateway.fault = (200, {}, b"{}")
+    answer = come_back(world, good)
+    assert answer.status_code == 503
     assert session_cookie(answer) is None
 
 
-def test_gateways_request_to_wait_is_passed_on(world: World) -> None:
-    world.gateway.fault = (429, {"Retry-After": "17"}, b'{"error": "slow_down"}')
-    answer = post(world)
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "17")
+def test_a_slow_gateway_does_not_keep_people_waiting(world: World) -> None:
+    world.gateway.slow_seconds = 3.0
+    began = time.monotonic()
+    assert world.http.get("/auth/login").status_code == 503
+    assert time.monotonic() - began < 2.9
 
 
-def token_answer(token: str) -> tuple[int, dict[str, str], bytes]:
-    body = f'{{"access_token": "{token}", "token_type": "Bearer"}}'
-    return 200, {"Content-Type": "application/json"}, body.encode()
+def test_open_sessions_go_on_without_the_gateway_until_they_expire(world: World) -> None:
+    world.gateway.accounts["acme-operator"].claims["exp"] = int(time.time()) + 3
+    sign_on(world)
+    world.gateway.fault = (503, {}, b"{}")
+    answer = world.http.get(DAGS)
+    assert answer.status_code == 200
+    assert session_cookie(answer) is None, "nobody confirmed that it may go on for longer"
+    time.sleep(max(0.0, world.gateway.accounts["acme-operator"].claims["exp"] - time.time()))
+    assert world.http.get(DAGS).status_code == 401
 
 
-@pytest.mark.parametrize("kind", ["trigger", "watcher", "pools"])
-def test_a_services_token_opens_no_session(world: World, kind: str) -> None:
-    assert world.as_kind("admin", "GET", "/api/v2/dags").status_code == 200
-    world.gateway.fault = token_answer(world.gateway.token(kind))
-    answer = post(world)
-    assert answer.status_code == 403
-    assert session_cookie(answer) is None
+# What becomes of a session.
 
 
-# The page.
+def last_session(world: World) -> str:
+    return list(world.gateway.sessions)[-1]
 
 
-def test_page_is_strict_about_what_a_browser_may_do(world: World) -> None:
-    for answer in (world.http.get("/auth/login"), post(world, password="wrong")):
+def test_a_session_that_ended_at_the_gateway_ends_here(world: World) -> None:
+    sign_on(world)
+    assert world.http.get(DAGS).status_code == 200
+    world.gateway.ended.add(last_session(world))
+    answer = world.http.get(DAGS)
+    assert answer.status_code == 401
+    assert any("_token=" in each for each in answer.headers.get_list("set-cookie"))
+
+
+def test_rights_that_were_taken_away_are_gone_from_an_open_session(world: World) -> None:
+    sign_on(world, "admin")
+    assert world.http.get("/api/v2/variables").status_code == 200
+    world.gateway.scopes[last_session(world)] = "batches:read"
+    assert world.http.get("/api/v2/variables").status_code == 401
+
+
+def test_rights_do_not_grow_in_an_open_session(world: World) -> None:
+    sign_on(world)
+    world.gateway.scopes[last_session(world)] = "admin batches:read"
+    assert world.http.get(DAGS).status_code == 200
+    assert world.http.get("/api/v2/variables").status_code == 403
+
+
+def test_the_gateway_is_asked_no_more_often_than_its_answer_is_good_for(world: World) -> None:
+    sign_on(world)
+    world.gateway.fresh_seconds = 60.0
+    try:
+        before = world.gateway.count("/v1/token/introspect")
+        for _ in range(5):
+            assert world.http.get(DAGS).status_code == 200
+        assert world.gateway.count("/v1/token/introspect") == before + 1
+    finally:
+        world.gateway.fresh_seconds = 0.0
+
+
+def test_a_session_in_use_goes_on_as_long_as_the_gateways_does(world: World) -> None:
+    world.gateway.accounts["acme-operator"].claims["exp"] = int(time.time()) + 100
+    sign_on(world)
+    renewed = minting.claims_of(token_in(session_cookie(world.http.get(DAGS))))
+    assert 890 <= renewed["exp"] - time.time() <= 900
+    world.gateway.session_seconds = 300
+    shorter = minting.claims_of(token_in(session_cookie(sign_on(world))))
+    assert shorter["exp"] - time.time() <= 100
+    world.app.state.auth_manager.__dict__.pop("_standing")
+    renewed = minting.claims_of(token_in(session_cookie(world.http.get(DAGS))))
+    assert renewed["exp"] - time.time() <= 300
+
+
+def test_signing_out_ends_the_session_here_and_at_the_gateway(world: World) -> None:
+    token = token_in(session_cookie(sign_on(world)))
+    first = world.http.get("/auth/logout")
+    assert first.headers["location"] == "/api/v2/auth/logout"
+    second = world.http.get(first.headers["location"])
+    assert second.headers["location"] == "/auth/signed-out"
+    assert last_session(world) in world.gateway.ended
+    page = world.http.get(second.headers["location"])
+    assert page.status_code == 200
+    assert "You are signed out" in page.text
+    assert "_token" not in world.http.cookies
+    assert world.call("GET", DAGS, token).status_code == 403
+
+
+def test_a_gateway_that_was_away_is_told_later_that_somebody_signed_out(world: World) -> None:
+    sign_on(world)
+    world.gateway.fault = (503, {}, b"{}")
+    assert world.http.get("/api/v2/auth/logout").status_code == 307
+    world.gateway.fault = None
+    deadline = time.monotonic() + 10
+    while last_session(world) not in world.gateway.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_nobody_is_signed_out_by_a_token_that_is_not_airflows(world: World) -> None:
+    token = token_in(session_cookie(sign_on(world)))
+    head, payload, _ = token.split(".")
+    world.call("GET", "/api/v2/auth/logout", f"{head}.{payload}.{'A' * 86}")
+    assert last_session(world) not in world.gateway.ended
+    world.http.cookies.clear()
+    assert world.call("GET", DAGS, token).status_code == 200
+
+
+def test_a_session_cookie_that_was_put_there_before_is_replaced(world: World) -> None:
+    planted = token_in(session_cookie(sign_on(world, "admin")))
+    fresh(world)
+    world.http.cookies.set("_token", planted, domain="testserver.local", path="/")
+    mine = token_in(session_cookie(sign_on(world)))
+    assert mine != planted
+    assert minting.claims_of(mine)["sub"] == "acme-operator"
+
+
+# Pages, and where they lead.
+
+
+def test_pages_are_strict_about_what_a_browser_may_do(world: World) -> None:
+    for answer in (world.http.get("/auth/signed-out"), come_back(world, {"state": "x"})):
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; style-src 'sha256-")
         assert "unsafe" not in policy
-        assert "form-action 'self'; base-uri 'none'; frame-ancestors 'none'" in policy
+        assert "form-action 'none'; base-uri 'none'; frame-ancestors 'none'" in policy
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
         assert "<script" not in answer.text
         assert " style=" not in answer.text
+        style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)
+        assert style
+        digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
 
 
-def test_style_on_the_page_is_the_one_its_policy_allows(world: World) -> None:
-    import base64
-    import hashlib
-
-    page = world.http.get("/auth/login")
-    style = re.search(r"<style>(.*?)</style>", page.text, re.DOTALL)
-    assert style
-    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
-    assert f"'sha256-{digest}'" in page.headers["content-security-policy"]
-
-
-def test_what_was_typed_comes_back_as_text(world: World) -> None:
-    nasty = '"><script>alert(1)</script>'
-    answer = post(world, username=nasty, client='"><b>')
-    assert "<script" not in answer.text
-    assert "<b>" not in answer.text
-    assert field(answer, "username") == nasty
-
-
-def test_form_from_another_site_is_refused(world: World) -> None:
-    before = world.gateway.count("/v1/token")
-    for origin in ("https://evil.example", "null", None, f"{ORIGIN}.evil.example", ""):
-        answer = post(world, origin=origin)
-        assert answer.status_code == 403, origin
-        assert session_cookie(answer) is None
-    assert world.gateway.count("/v1/token") == before
-
-
-def test_form_needs_its_token_and_the_cookie_that_came_with_it(world: World) -> None:
-    mine, _ = open_form(world)
-    assert post(world, form_token="").status_code == 403
-    open_form(world)
-    assert post(world, form_token=mine).status_code == 403
-    tampered, _ = open_form(world)
-    assert post(world, form_token=tampered[:-2] + "xx").status_code == 403
-    alone, _ = open_form(world)
-    world.http.cookies.clear()
-    assert post(world, form_token=alone).status_code == 403
-    good, _ = open_form(world)
-    assert post(world, form_token=good).status_code == 303
+def test_no_password_is_taken_at_airflows_own_address(world: World) -> None:
+    form = {"username": "acme-operator", "password": PASSWORD}
+    assert world.http.post("/auth/login", data=form).status_code == 405
 
 
 SAFE = {
@@ -286,22 +483,30 @@ UNSAFE = (
 
 
 @pytest.mark.parametrize(("wanted", "reached"), SAFE.items())
-def test_after_signing_in_the_wanted_page_of_this_site_opens(
+def test_after_signing_on_the_wanted_page_of_this_site_opens(
     world: World, wanted: str, reached: str
 ) -> None:
-    token, target = open_form(world, wanted)
-    assert target == reached
-    assert post(world, form_token=token, next=wanted).headers["location"] == reached
+    assert sign_on(world, next_path=wanted).headers["location"] == reached
 
 
 @pytest.mark.parametrize("wanted", UNSAFE)
-def test_signing_in_never_leads_elsewhere(world: World, wanted: str) -> None:
-    token, target = open_form(world, wanted)
-    assert target == "/"
-    assert post(world, form_token=token, next=wanted).headers["location"] == "/"
+def test_signing_on_never_leads_elsewhere(world: World, wanted: str) -> None:
+    assert sign_on(world, next_path=wanted).headers["location"] == "/"
 
 
-def test_airflows_own_login_address_leads_to_the_page(world: World) -> None:
+def test_where_to_go_cannot_be_changed_on_the_way(world: World) -> None:
+    good = world.gateway.signed_on(leave(world), "acme-operator")
+    answer = come_back(world, {**good, "next": "https://evil.example/"})
+    assert answer.headers["location"] == "/"
+
+
+def test_a_host_that_is_not_ours_changes_nothing_about_where_answers_go(world: World) -> None:
+    answer = world.http.get("/auth/login", headers={"host": "evil.example"})
+    query = dict(parse_qsl(urlsplit(answer.headers["location"]).query))
+    assert query["redirect_uri"] == f"{ORIGIN}/auth/callback"
+
+
+def test_airflows_own_login_address_leads_to_signing_on(world: World) -> None:
     answer = world.http.get("/api/v2/auth/login", params={"next": f"{ORIGIN}/dags"})
     assert answer.status_code == 307
     assert answer.headers["location"] == "/auth/login?" + urlencode({"next": f"{ORIGIN}/dags"})
@@ -333,11 +538,40 @@ def test_script_gets_the_same_refusals_as_a_person(world: World) -> None:
     assert ask_token(world, {**name, "password": PASSWORD}).status_code == 503
 
 
+def test_person_of_several_clients_is_asked_which(world: World) -> None:
+    consultant = {"username": "consultant", "password": PASSWORD}
+    assert ask_token(world, consultant).status_code == 400
+    token = ask_token(world, {**consultant, "client": "globex"}).json()["access_token"]
+    assert world.call("GET", f"{DAGS}/{ORDERS}", token).status_code == 200
+
+
+def test_gateways_request_to_wait_is_passed_on(world: World) -> None:
+    world.gateway.fault = (429, {"Retry-After": "17"}, b'{"error": "slow_down"}')
+    answer = ask_token(world, {"username": "acme-operator", "password": PASSWORD})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "17")
+
+
+@pytest.mark.parametrize("kind", ["trigger", "watcher", "pools"])
+def test_a_services_token_opens_no_session(world: World, kind: str) -> None:
+    assert world.as_kind("admin", "GET", DAGS).status_code == 200
+    body = f'{{"access_token": "{world.gateway.token(kind)}", "token_type": "Bearer"}}'
+    world.gateway.fault = (200, {}, body.encode())
+    answer = ask_token(world, {"username": "acme-operator", "password": PASSWORD})
+    assert answer.status_code == 403
+
+
+def test_a_scripts_token_ends_when_its_person_is_removed(world: World) -> None:
+    answer = ask_token(world, {"username": "acme-operator", "password": PASSWORD})
+    token = answer.json()["access_token"]
+    assert world.call("GET", DAGS, token).status_code == 200
+    world.gateway.ended.add(last_session(world))
+    assert world.call("GET", DAGS, token).status_code == 401
+
+
 def test_bodies_before_authentication_are_small_and_of_the_right_kind(world: World) -> None:
     big = b'{"username": "' + b"x" * 20_000 + b'"}'
     json_type = {"content-type": "application/json"}
     assert world.http.post("/auth/token", content=big, headers=json_type).status_code == 413
-    assert world.http.post("/auth/login", content=big).status_code == 413
     deep = b"[" * 8000
     assert world.http.post("/auth/token", content=deep, headers=json_type).status_code == 401
     form = {"username": "acme-operator", "password": PASSWORD}
@@ -348,8 +582,8 @@ def test_passwords_and_tokens_are_not_logged(
     world: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level("DEBUG")
-    answer = post(world)
-    post(world, password=PASSWORD + "!")
+    answer = sign_on(world)
+    ask_token(world, {"username": "acme-operator", "password": PASSWORD + "!"})
     ask_token(world, {"username": "acme-operator", "password": PASSWORD})
     bad = world.gateway.token("admin", aud="other")
     assert world.call("GET", "/api/v2/dags", bad).status_code == 403

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ingest import settings
 
+SECRET = Path(__file__).parent / "__init__.py"
 GOOD = {
     "INGEST_GATEWAY_URL": "https://gateway.example/",
     "INGEST_GATEWAY_ISSUER": "https://gateway.example",
     "INGEST_REGISTRY_PATH": "/srv/registry.json",
+    "INGEST_SIGNON_SECRET_FILE": str(SECRET),
 }
 
 
@@ -18,6 +22,15 @@ def test_complete_environment_is_read() -> None:
     assert read.gateway_url == "https://gateway.example"
     assert read.issuer == "https://gateway.example"
     assert str(read.registry_path) == "/srv/registry.json"
+    assert read.application == ("airflow", SECRET.read_text().strip())
+    assert SECRET.read_text().strip() not in repr(read)
+
+
+def test_a_secret_that_cannot_be_read_or_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    for path in (tmp_path / "none", tmp_path / "empty"):
+        with pytest.raises(settings.SettingsError, match="INGEST_SIGNON_SECRET_FILE"):
+            settings.from_environment({**GOOD, "INGEST_SIGNON_SECRET_FILE": str(path)})
 
 
 @pytest.mark.parametrize("name", GOOD)

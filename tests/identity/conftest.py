@@ -18,8 +18,10 @@ from deploy.local.directory import ssha
 from gateway import settings, web
 from gateway.clients.registry import Client
 from gateway.identity import access, api
+from gateway.identity.applications import Applications
 from gateway.identity.directory import Directory
 from gateway.identity.tokens import KeyRing
+from gateway.portal import api as portal
 from gateway.settings import Settings
 
 CALLERS = {
@@ -42,7 +44,9 @@ def application(config: Settings, sessions: sessionmaker[Session]) -> FastAPI:
     app.state.directory = directory
     app.state.keys = keys
     app.state.access = access.Access(config, sessions, directory, keys)
+    app.state.applications = Applications.load(config)
     app.include_router(api.router)
+    app.include_router(portal.router)
     for name, kind in CALLERS.items():
         _add_door(app, name, kind)
     web.install(app, idle_seconds=5)

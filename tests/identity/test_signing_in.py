@@ -211,7 +211,8 @@ def test_each_kind_of_account_has_its_grant(
     [
         ({"other": "x"}, 400, "invalid_request"),
         ({"grant_type": ""}, 400, "invalid_request"),
-        ({"grant_type": "authorization_code"}, 400, "unsupported_grant_type"),
+        ({"grant_type": "implicit"}, 400, "unsupported_grant_type"),
+        ({"grant_type": "authorization_code", "code": "x"}, 401, "invalid_client"),
         ({"grant_type": "password", "username": "admin"}, 400, "invalid_request"),
         ({"grant_type": "client_credentials", "client_id": "a"}, 401, "invalid_client"),
         ({"grant_type": "refresh_token"}, 400, "invalid_request"),

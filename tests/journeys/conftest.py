@@ -60,6 +60,22 @@ class Stack:
             check=False,
         )
 
+    def operate(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run an operator's command, configured as the running gateway is."""
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", *words],
+            env=self._process("gateway").environ(),
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def _process(self, name: str) -> psutil.Process:
+        noted = json.loads((self.directory / "processes.json").read_text())
+        return psutil.Process([each["pid"] for each in noted if each["name"] == name][-1])
+
     def rows(self, client: str, project: str, table: str, query: str) -> Any:
         """Ask a curated table (``t``) something, with a reader that is not ours."""
         path = Path(self["CURATED_DIR"]) / client / project / table
@@ -78,8 +94,7 @@ class Stack:
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
         """Stop one part of the stack, and its children, for as long as the block lasts."""
-        noted = json.loads((self.directory / "processes.json").read_text())
-        process = psutil.Process([each["pid"] for each in noted if each["name"] == name][-1])
+        process = self._process(name)
         found = [process, *process.children(recursive=True)]
         for each in found:
             each.send_signal(signal.SIGSTOP)

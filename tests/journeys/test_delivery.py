@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 
+from tests.journeys import browsing
 from tests.journeys.conftest import Stack
 
 # One worker starts the stack, once.
@@ -171,3 +173,63 @@ def test_people_see_in_airflow_what_is_theirs_and_nothing_else(stack: Stack) -> 
         body = {"logical_date": None}
         refused = person.post("/api/v2/dags/acme__flights/dagRuns", json=body)
         assert refused.status_code == 403
+
+
+def test_a_person_signs_on_once_in_a_browser_and_out_of_everything(stack: Stack) -> None:
+    user, password = stack["ACME_OPERATOR_USER"], stack["ACME_OPERATOR_PASSWORD"]
+    gateway, airflow = stack["GATEWAY_URL"], stack["AIRFLOW_URL"]
+    with browsing.chromium() as program, browsing.page(program) as shown:
+        shown.goto(f"{airflow}/dags")
+        shown.get_by_role("heading", name="Sign in").wait_for()
+        assert shown.url.startswith(f"{gateway}/v1/authorize?")
+        browsing.sign_in(shown, user, "wrong")
+        assert "not right" in shown.get_by_role("alert").inner_text()
+        assert shown.get_by_label("User name").input_value() == user
+        browsing.sign_in(shown, user, password)
+        shown.get_by_text("acme__flights").first.wait_for()
+        assert shown.url.startswith(f"{airflow}/dags")
+        assert "globex" not in shown.content()
+
+        # Airflow's own session is lost; the gateway's is not: nobody is asked again.
+        shown.context.clear_cookies(name="_token")
+        shown.goto(f"{airflow}/dags")
+        shown.get_by_text("acme__flights").first.wait_for()
+
+        # Out at Airflow is out at the gateway.
+        shown.goto(f"{airflow}/api/v2/auth/logout")
+        shown.get_by_role("heading", name="You are signed out").wait_for()
+        shown.get_by_role("link", name="Sign in again").click()
+        browsing.sign_in(shown, user, password)
+        shown.wait_for_url(f"{airflow}/**")
+
+        # Out at the gateway is out at Airflow.
+        other = shown.context.new_page()
+        other.goto(f"{gateway}/sign-out")
+        other.get_by_role("button", name="Sign out").click()
+        other.get_by_role("heading", name="You are signed out").wait_for()
+        assert until(lambda: shown.request.get(f"{airflow}/api/v2/dags").status == 401)
+
+        # And without the gateway it is said plainly.
+        with stack.frozen("gateway"):
+            answer = shown.goto(f"{airflow}/auth/login")
+            assert answer is not None
+            assert answer.status == 503
+            assert "does not answer" in shown.get_by_role("status").inner_text()
+
+
+def test_a_new_key_is_taken_up_by_every_process_without_a_restart(stack: Stack) -> None:
+    before = httpx.get(f"{stack['GATEWAY_URL']}/.well-known/jwks.json").json()["keys"]
+    made = stack.operate("keys", "rotate", "--now")
+    assert made.returncode == 0, made.stderr
+    kid = made.stdout.split()[1]
+    published = httpx.get(f"{stack['GATEWAY_URL']}/.well-known/jwks.json").json()["keys"]
+    assert [key["kid"] for key in published] == [kid, *(key["kid"] for key in before)]
+    token = stack.sign_in("ACME")["Authorization"].partition(" ")[2]
+    assert jwt.get_unverified_header(token)["kid"] == kid
+    form = {
+        "username": stack["ACME_OPERATOR_USER"],
+        "password": stack["ACME_OPERATOR_PASSWORD"],
+    }
+    # Airflow verifies what the new key signed: its key set was fetched anew.
+    answer = httpx.post(f"{stack['AIRFLOW_URL']}/auth/token", json=form)
+    assert answer.status_code == 201, answer.text

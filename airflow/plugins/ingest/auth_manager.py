@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,16 +18,29 @@ from urllib.parse import urlencode
 from airflow.configuration import conf
 from airflow.models.revoked_token import RevokedToken
 from fastapi import HTTPException
+from jwt import InvalidTokenError
 
-from ingest import gateway_api, jwks, login, login_pages, settings, tokens
+from ingest import gateway_api, jwks, login, login_pages, settings, standing, tokens
 from ingest.decisions import Decisions
 from ingest.registry import Registry
+from ingest.signon import SignOn
 from ingest.users import PEOPLE, GatewayUser, Kind
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from ingest.registry import Ownership
+
+AWAY = "The identity provider is not available"
+# How long the gateway's answer about a token is believed; of all others it is asked at every use.
+_BELIEVED_SECONDS = {
+    Kind.PERSON: standing.PEOPLE_SECONDS,
+    Kind.ADMIN: standing.PEOPLE_SECONDS,
+    Kind.WATCHER: standing.WATCHER_SECONDS,
+}
+# A session's cookie is not written anew more often than this.
+_RENEWED_SECONDS = 60
+_TELL_AGAIN_SECONDS = (1, 5, 15, 60, 300)
 
 
 class GatewayAuthManager(Decisions):
@@ -37,11 +52,15 @@ class GatewayAuthManager(Decisions):
 
     @cached_property
     def _gateway(self) -> gateway_api.GatewayApi:
-        return gateway_api.GatewayApi(self._settings.gateway_url)
+        return gateway_api.GatewayApi(self._settings.gateway_url, self._settings.application)
 
     @cached_property
     def _keys(self) -> jwks.KeyRing:
         return jwks.KeyRing(self._gateway.key_set)
+
+    @cached_property
+    def _standing(self) -> standing.Standing:
+        return standing.Standing(self._gateway.worth)
 
     @cached_property
     def _registry(self) -> Registry:
@@ -68,39 +87,96 @@ class GatewayAuthManager(Decisions):
         """
         parsed = tokens.parse(token)
         if parsed.claims.get("iss") != self._settings.issuer:
-            return await super().get_user_from_token(token)  # type: ignore[return-value]
+            user: GatewayUser = await super().get_user_from_token(token)  # type: ignore[assignment]
+            return await self._still_signed_on(user)
         try:
             return await asyncio.to_thread(self._gateway_user, parsed)
         except tokens.TokenRefusedError as error:
             self.log.warning("A gateway token was refused: %s", error)
             raise
 
+    async def _still_signed_on(self, user: GatewayUser) -> GatewayUser:
+        """Return the user of one of Airflow's own sessions with the rights of this moment.
+
+        While the gateway is away a session goes on, until it expires, with the rights that it has.
+        """
+        session = str(user.session)
+        found = self._standing.remembered(session)
+        if found is None:
+            try:
+                found = await asyncio.to_thread(
+                    self._standing.confirmed,
+                    session,
+                    session,
+                    gateway_api.SESSION,
+                    at_most_seconds=standing.PEOPLE_SECONDS,
+                )
+            except gateway_api.GatewayAwayError:
+                return user
+        return _confirmed(user, found)
+
     def _gateway_user(self, parsed: tokens.Unverified) -> GatewayUser:
         user = self._verified(parsed)
-        # Services never sign out, and theirs are the calls that come by the thousand.
-        if user.kind in PEOPLE and RevokedToken.is_revoked(_revocation_id(parsed)):
+        identity = _revocation_id(parsed)
+        if user.kind in PEOPLE and RevokedToken.is_revoked(identity):
             raise tokens.TokenRefusedError("revoked")
-        return user
+        try:
+            found = self._standing.confirmed(
+                identity, parsed.text, None, at_most_seconds=_BELIEVED_SECONDS.get(user.kind, 0.0)
+            )
+        except gateway_api.GatewayAwayError as error:
+            if user.kind in PEOPLE:
+                return user
+            raise HTTPException(503, AWAY, {"Retry-After": "2"}) from error
+        return _confirmed(user, found)
 
     def _verified(self, parsed: tokens.Unverified) -> GatewayUser:
         try:
             return tokens.verify(parsed, keys=self._keys, issuer=self._settings.issuer)
         except jwks.KeysUnavailableError as error:
-            raise HTTPException(
-                503, "The identity provider is not available", {"Retry-After": "5"}
-            ) from error
+            raise HTTPException(503, AWAY, {"Retry-After": "5"}) from error
+
+    def refresh_user(self, *, user: GatewayUser) -> GatewayUser | None:
+        """Let a session go on that the gateway has confirmed lately: asked for every request."""
+        if user.session and user.confirmed_until >= user.expires_at + _RENEWED_SECONDS:
+            return replace(user, expires_at=user.confirmed_until)
+        return None
 
     def revoke_token(self, token: str) -> None:
-        """Sign out, whichever kind of token was presented."""
+        """Sign out, here and at the gateway, whichever kind of token was presented."""
         try:
             parsed = tokens.parse(token)
             if parsed.claims.get("iss") == self._settings.issuer:
-                ends = datetime.fromtimestamp(self._verified(parsed).expires_at, tz=UTC)
+                user = self._verified(parsed)
+                ends = datetime.fromtimestamp(user.expires_at, tz=UTC)
                 RevokedToken.revoke(_revocation_id(parsed), ends)
-                return
-        except (tokens.TokenRefusedError, tokens.TokenExpiredError, HTTPException):
+                session = user.session
+            else:
+                claims = self._get_token_validator().validated_claims(token)
+                session = str(claims.get("session") or "")
+                super().revoke_token(token)
+        except (InvalidTokenError, HTTPException):
             return
-        super().revoke_token(token)
+        if session:
+            self._sign_out_at_gateway(session)
+
+    def _sign_out_at_gateway(self, session: str) -> None:
+        self._standing.forget(session)
+        try:
+            self._gateway.end_session(session)
+        except gateway_api.GatewayAwayError:
+            self.log.warning("The gateway does not know yet that somebody signed out")
+            threading.Thread(target=self._tell_later, args=(session,), daemon=True).start()
+
+    def _tell_later(self, session: str) -> None:
+        for pause_seconds in _TELL_AGAIN_SECONDS:
+            time.sleep(pause_seconds)
+            try:
+                self._gateway.end_session(session)
+            except gateway_api.GatewayAwayError:
+                continue
+            return
+        self.log.error("The gateway was never told that somebody signed out")
 
     def serialize_user(self, user: GatewayUser) -> dict[str, Any]:
         """Say who a session belongs to. Nothing in it is secret."""
@@ -109,6 +185,7 @@ class GatewayAuthManager(Decisions):
             "kind": user.kind.value,
             "client": user.client,
             "scopes": sorted(user.scopes),
+            "session": user.session,
         }
 
     def deserialize_user(self, token: dict[str, Any]) -> GatewayUser:
@@ -119,8 +196,10 @@ class GatewayAuthManager(Decisions):
             client=token["client"],
             scopes=frozenset(token["scopes"]),
             expires_at=int(token["exp"]),
+            session=token["session"],
         )
-        if user.kind not in PEOPLE or (user.kind is Kind.PERSON and not user.client):
+        is_bound = user.session and (user.client or user.kind is not Kind.PERSON)
+        if user.kind not in PEOPLE or not is_bound:
             message = "not a session"
             raise ValueError(message)
         return user
@@ -143,29 +222,32 @@ class GatewayAuthManager(Decisions):
         return signer.generate(self.serialize_user(user), valid_for=seconds)
 
     def get_url_login(self, **kwargs: Any) -> str:
-        """Return the address of the sign-in page."""
+        """Return where signing in begins."""
         wanted = kwargs.get("next_url")
         return login_pages.LOGIN_PATH + (f"?{urlencode({'next': wanted})}" if wanted else "")
 
+    def get_url_logout(self) -> str:
+        """Return the page that ends signing out."""
+        return login_pages.SIGNED_OUT_PATH
+
     def get_fastapi_app(self) -> FastAPI:
         """Return the application Airflow mounts at ``/auth``."""
-        return login.create_app(self._open_session)
-
-    def _open_session(self, credentials: login.Credentials) -> login.Session:
-        token = self._gateway.person_token(
-            credentials.username, credentials.password, credentials.client or None
+        return login.create_app(
+            SignOn(self._settings, self._gateway, self._keys, self.generate_jwt)
         )
-        try:
-            user = self._verified(tokens.parse(token))
-        except (tokens.TokenRefusedError, tokens.TokenExpiredError) as error:
-            self.log.warning("The gateway issued a token that opens no session: %s", error)
-            raise gateway_api.AccountNotAllowedError from error
-        except HTTPException as error:
-            raise gateway_api.GatewayAwayError from error
-        if user.kind not in PEOPLE:
-            raise gateway_api.AccountNotAllowedError
-        ends = int(time.time()) + conf.getint("api_auth", "jwt_expiration_time")
-        return login.Session(self.generate_jwt(user), min(user.expires_at, ends))
+
+
+def _confirmed(user: GatewayUser, found: standing.Confirmed) -> GatewayUser:
+    """Return a user with what the gateway still grants; services' tokens say all by themselves."""
+    if found.worth is None:
+        raise tokens.TokenExpiredError
+    if user.kind not in PEOPLE:
+        return user
+    left = tokens.narrowed(user, found.worth.client, found.worth.scopes)
+    if left is None:
+        raise tokens.TokenExpiredError
+    until = min(found.worth.expires_at, int(found.at) + tokens.PERSON_LIFE_SECONDS)
+    return replace(left, confirmed_until=until)
 
 
 def _revocation_id(parsed: tokens.Unverified) -> str:

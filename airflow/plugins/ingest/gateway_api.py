@@ -1,4 +1,4 @@
-"""Calls to the gateway: its public keys, and logging a person in.
+"""Calls to the gateway: its public keys, signing a person on and off, what a session is worth.
 
 One place owns time-outs, size limits and the translation of every failure into the answer a login
 page needs. Nothing here logs a password or a token.
@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import httpx
 
 _TIMEOUT = httpx.Timeout(5.0)
 _TOTAL_SECONDS = 8.0
+# A request of somebody's waits for this one.
+_SHORT_TIMEOUT = httpx.Timeout(2.0)
+_SHORT_SECONDS = 3.0
+# Shorter than servers keep an idle connection: none is used that is just being closed.
+_LIMITS = httpx.Limits(max_connections=20, max_keepalive_connections=10, keepalive_expiry=3.0)
+SESSION = "session"
 _ANSWER_LIMIT_BYTES = 64 * 1024
 _AUDIENCE = "airflow"
 
@@ -52,11 +60,44 @@ class GatewayAwayError(LoginError):
     """The gateway cannot be reached, or its answer makes no sense."""
 
 
-class GatewayApi:
-    """The gateway's token endpoint and key set."""
+@dataclass(frozen=True)
+class SignedOn:
+    """The tokens that a code was exchanged for. Nothing in them has been verified yet."""
 
-    def __init__(self, url: str) -> None:
+    access_token: str
+    id_token: str
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a living session or token stands for at the gateway.
+
+    Attributes
+    ----------
+    expires_at
+        Unix seconds: when it ends at the latest.
+    fresh_seconds
+        How long this may be believed.
+    """
+
+    client: str | None
+    scopes: frozenset[str]
+    expires_at: int
+    fresh_seconds: float
+
+
+class GatewayApi:
+    """The gateway's doors for applications.
+
+    Parameters
+    ----------
+    application
+        The ``client_id`` and the secret by which the gateway knows this Airflow.
+    """
+
+    def __init__(self, url: str, application: tuple[str, str]) -> None:
         self._url = url
+        self._application = application
 
     def key_set(self) -> dict[str, Any]:
         """Fetch the public keys (RFC 7517).
@@ -66,10 +107,17 @@ class GatewayApi:
         GatewayAwayError
             No answer in time, or not a key set.
         """
-        status, _, body = self._call("GET", "/.well-known/jwks.json")
-        if status != _OK:
-            raise GatewayAwayError
-        return body
+        return self._expected("GET", "/.well-known/jwks.json")
+
+    def check(self) -> None:
+        """Do nothing when the gateway can be reached.
+
+        Raises
+        ------
+        GatewayAwayError
+            It cannot.
+        """
+        self._expected("GET", "/healthz", is_short=True)
 
     def person_token(self, username: str, password: str, client: str | None = None) -> str:
         """Exchange a person's name and password for an access token for Airflow.
@@ -87,34 +135,130 @@ class GatewayApi:
         }
         if client:
             form["client"] = client
-        status, headers, body = self._call("POST", "/v1/token", data=form)
+        return _text(self._tokens(form), "access_token")
+
+    def code_tokens(self, code: str, redirect_uri: str, verifier: str) -> SignedOn:
+        """Exchange an authorization code for the tokens of the person it stands for.
+
+        Raises
+        ------
+        LoginError
+            One of its subclasses. A code is good for one attempt.
+        """
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": verifier,
+            "audience": _AUDIENCE,
+        }
+        body = self._tokens(form, auth=self._application)
+        return SignedOn(_text(body, "access_token"), _text(body, "id_token"))
+
+    def worth(self, token: str, kind: str | None) -> Worth | None:
+        """Ask what a session or token is worth (RFC 7662); None when it has ended.
+
+        Raises
+        ------
+        GatewayAwayError
+            No answer in time, or none that makes sense.
+        """
+        body = self._expected("POST", "/v1/token/introspect", _named(token, kind), is_short=True)
+        if body.get("active") is not True:
+            if body.get("active") is False:
+                return None
+            raise GatewayAwayError
+        try:
+            return Worth(
+                client=body.get("client"),
+                scopes=frozenset(str(body["scope"]).split()),
+                expires_at=int(body["exp"]),
+                fresh_seconds=float(body["fresh_seconds"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise GatewayAwayError from error
+
+    def end_session(self, identity: str) -> None:
+        """Sign a person out at the gateway, by the session that they had here.
+
+        Raises
+        ------
+        GatewayAwayError
+            It could not be told.
+        """
+        form = _named(identity, SESSION)
+        status, _, _ = self._call("POST", "/v1/token/revoke", form, auth=self._application)
+        if status != _OK:
+            raise GatewayAwayError
+
+    def _tokens(self, form: dict[str, str], auth: tuple[str, str] | None = None) -> dict[str, Any]:
+        status, headers, content = self._call("POST", "/v1/token", form, auth=auth)
+        body = _object(content)
         if status != _OK:
             raise _refusal(status, headers, body)
-        token = body.get("access_token")
-        if not isinstance(token, str) or str(body.get("token_type", "")).lower() != "bearer":
+        if str(body.get("token_type", "")).lower() != "bearer":
             raise GatewayAwayError
-        return token
+        return body
+
+    def _expected(
+        self, method: str, path: str, form: dict[str, str] | None = None, *, is_short: bool = False
+    ) -> dict[str, Any]:
+        auth = self._application if form else None
+        status, _, content = self._call(method, path, form, auth=auth, is_short=is_short)
+        if status != _OK:
+            raise GatewayAwayError
+        return _object(content)
 
     def _call(
-        self, method: str, path: str, data: dict[str, str] | None = None
-    ) -> tuple[int, httpx.Headers, dict[str, Any]]:
-        # The environment's proxies are ignored: a password goes to the gateway and nowhere else.
-        options = {"timeout": _TIMEOUT, "follow_redirects": False, "trust_env": False}
+        self,
+        method: str,
+        path: str,
+        form: dict[str, str] | None = None,
+        *,
+        auth: tuple[str, str] | None = None,
+        is_short: bool = False,
+    ) -> tuple[int, httpx.Headers, bytes]:
+        timeout, seconds = (
+            (_SHORT_TIMEOUT, _SHORT_SECONDS) if is_short else (_TIMEOUT, _TOTAL_SECONDS)
+        )
+        credentials = httpx.BasicAuth(*auth) if auth else None
         try:
-            with (
-                httpx.Client(**options) as http,  # type: ignore[arg-type]
-                http.stream(method, self._url + path, data=data) as response,
-            ):
-                body = json.loads(_bounded(response))
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
+            with self._http.stream(
+                method, self._url + path, data=form, auth=credentials, timeout=timeout
+            ) as response:
+                return response.status_code, response.headers, _bounded(response, seconds)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise GatewayAwayError from error
-        if not isinstance(body, dict):
-            raise GatewayAwayError
-        return response.status_code, response.headers, body
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        # The environment's proxies are ignored: a password goes to the gateway and nowhere else.
+        return httpx.Client(follow_redirects=False, trust_env=False, limits=_LIMITS)
 
 
-def _bounded(response: httpx.Response) -> bytes:
-    deadline = time.monotonic() + _TOTAL_SECONDS
+def _named(token: str, kind: str | None) -> dict[str, str]:
+    return {"token": token, **({"token_type_hint": kind} if kind else {})}
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise GatewayAwayError from error
+    if not isinstance(body, dict):
+        raise GatewayAwayError
+    return body
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    found = body.get(name)
+    if not isinstance(found, str):
+        raise GatewayAwayError
+    return found
+
+
+def _bounded(response: httpx.Response, seconds: float) -> bytes:
+    deadline = time.monotonic() + seconds
     body = bytearray()
     for chunk in response.iter_bytes():
         body += chunk

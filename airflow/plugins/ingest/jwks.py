@@ -8,6 +8,7 @@ gateway's door.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class KeyRing:
         self._fetch = fetch
         self._clock = clock
         self._lock = threading.Lock()
-        self._keys: dict[str, ECKey] = {}
+        self._keys: dict[str, tuple[ECKey, float]] = {}
         self._fetched_at = -STALE_SECONDS
         self._tried_at = -RETRY_SECONDS
         self._started_at = clock()
@@ -66,7 +67,9 @@ class KeyRing:
             self._refresh(kid)
         if self._age() >= STALE_SECONDS:
             raise KeysUnavailableError
-        return self._keys.get(kid)
+        key, ends_at = self._keys.get(kid, (None, 0.0))
+        # Kept by the gateway for receipts; everything else that it signed has expired.
+        return key if ends_at > time.time() else None
 
     def _age(self) -> float:
         return self._now() - self._fetched_at
@@ -96,12 +99,18 @@ class KeyRing:
         self._fetched_at = self._now()
 
 
-def _verification_keys(document: dict[str, Any]) -> dict[str, ECKey]:
+def _verification_keys(document: dict[str, Any]) -> dict[str, tuple[ECKey, float]]:
     entries = document.get("keys")
     if not isinstance(entries, list):
         raise gateway_api.GatewayAwayError
-    found = (_key(entry) for entry in entries if isinstance(entry, dict))
-    return {key.kid: key for key in found if key and key.kid}
+    found = ((_key(entry), _end(entry)) for entry in entries if isinstance(entry, dict))
+    return {key.kid: (key, ends_at) for key, ends_at in found if key and key.kid}
+
+
+def _end(entry: dict[str, Any]) -> float:
+    """Return when a key verifies no more tokens (``exp``, as in OpenID Federation)."""
+    ends_at = entry.get("exp", math.inf)
+    return ends_at if isinstance(ends_at, int | float) else 0.0
 
 
 def _key(entry: dict[str, Any]) -> ECKey | None:

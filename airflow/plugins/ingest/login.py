@@ -1,4 +1,8 @@
-"""The small application Airflow mounts at ``/auth``: signing in through the gateway."""
+"""The small application Airflow mounts at ``/auth``: signing on by the gateway's page.
+
+People go to the gateway and come back with a code (OAuth 2, RFC 6749 §4.1, with PKCE); no password
+of theirs is typed here. Scripts send theirs to ``/auth/token``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import parse_qsl
 
 from airflow.api_fastapi.app import API_ROOT_PATH, get_cookie_path
 from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
@@ -15,16 +18,21 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ingest import gateway_api, login_pages
+from ingest.flow import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ingest.signon import SignOn
+
 # Nobody is known yet when this is read.
 _BODY_LIMIT_BYTES = 16 * 1024
+_KEEP_NOTHING = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+STALE = "Signing in took too long, was begun in another browser, or was interrupted."
 
 
 class Credentials(BaseModel):
-    """What a person types."""
+    """What a script sends for a person."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
@@ -68,63 +76,99 @@ async def capped_body(request: Request) -> bytes:
 Body = Annotated[bytes, Depends(capped_body)]
 
 
-def create_app(open_session: Callable[[Credentials], Session]) -> FastAPI:
-    """Build the application.
-
-    Parameters
-    ----------
-    open_session
-        Turns a name and password into a session; raises `gateway_api.LoginError`.
-    """
+def create_app(signon: SignOn) -> FastAPI:
+    """Build the application."""
     app = FastAPI(title="Sign in", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/login")
-    def show_login(request: Request, next: str = "") -> Response:  # noqa: A002 - Airflow's name
-        return login_pages.page(request, next_path=login_pages.safe_next(request, next))
+    def begin(request: Request, next: str = "") -> Response:  # noqa: A002 - Airflow's name
+        return _begin(request, next, signon)
 
-    @app.post("/login")
-    def sign_in(request: Request, body: Body) -> Response:
-        return _sign_in(request, _form(body), open_session)
+    @app.get("/callback")
+    def come_back(request: Request) -> Response:
+        return _come_back(request, signon)
 
     @app.post("/token", status_code=201)
     def issue_token(request: Request, body: Body) -> Response:
-        return _issue_token(request, body, open_session)
+        return _issue_token(request, body, signon.open_by_password)
 
     @app.get("/logout")
     def sign_out() -> Response:
-        # Airflow's own route revokes the session and removes the cookie.
+        # Airflow's own route revokes the session, and leads to the page below.
         return RedirectResponse(f"{API_ROOT_PATH}api/v2/auth/logout", status_code=303)
+
+    @app.get("/signed-out")
+    def signed_out() -> Response:
+        response = login_pages.message(
+            "You are signed out", "Of Airflow, and of the gateway.", link_text="Sign in again"
+        )
+        response.delete_cookie(COOKIE_NAME_JWT_TOKEN, path=get_cookie_path())
+        return response
 
     return app
 
 
-def _sign_in(
-    request: Request, form: dict[str, str], open_session: Callable[[Credentials], Session]
-) -> Response:
-    target = login_pages.safe_next(request, form.get("next", ""))
-    if not login_pages.form_is_genuine(request, form.get("form_token", "")):
-        message = "This page was open for too long, or did not come from here. Please try again."
-        return login_pages.page(request, status_code=403, message=message, next_path=target)
+def _begin(request: Request, wanted: str, signon: SignOn) -> Response:
+    """Send a person to the gateway, or say that it is away."""
+    flow = Flow.begin(login_pages.safe_next(request, wanted))
     try:
-        session = open_session(Credentials.model_validate(form))
-    except (gateway_api.LoginError, ValidationError) as error:
-        return _ask_again(request, form, target, _refusal(error))
-    response = RedirectResponse(target, status_code=303, headers={"Cache-Control": "no-store"})
+        address = signon.gateway_address(flow, login_pages.callback_url(request))
+    except gateway_api.GatewayAwayError as error:
+        return _failure(error)
+    response = RedirectResponse(address, status_code=303, headers=_KEEP_NOTHING)
+    flow.keep(request, response)
+    return response
+
+
+def _come_back(request: Request, signon: SignOn) -> Response:
+    """Take the gateway's answer: only one that this browser asked for, here, and only once."""
+    answer = _answer(request)
+    flow = Flow.found(request, answer.get("state", ""))
+    # Another server's answer, passed for the gateway's, must not be acted on (RFC 9207).
+    if flow is None or not signon.is_issuer(answer.get("iss", "")):
+        return login_pages.message("Please try again", STALE, status_code=400)
+    try:
+        response = _signed_on(request, answer, flow, signon)
+    except gateway_api.LoginError as error:
+        response = _failure(error)
+    flow.forget(response)
+    return response
+
+
+def _answer(request: Request) -> dict[str, str]:
+    """Return the answer's parameters; none at all when one is there twice."""
+    pairs = request.query_params.multi_items()
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else {}
+
+
+def _signed_on(request: Request, answer: dict[str, str], flow: Flow, signon: SignOn) -> Response:
+    code = answer.get("code", "")
+    if not code or "error" in answer:
+        raise _told(answer.get("error", ""))
+    session = signon.open_by_code(code, login_pages.callback_url(request), flow)
+    response = RedirectResponse(flow.next_path, status_code=303, headers=_KEEP_NOTHING)
     _set_session(request, response, session)
     return response
 
 
-def _ask_again(request: Request, form: dict[str, str], target: str, refusal: Refusal) -> Response:
-    response = login_pages.page(
-        request,
-        status_code=refusal.status,
-        message=refusal.message,
-        next_path=target,
-        username=form.get("username", "")[:255],
-        client=form.get("client", "")[:31],
+def _told(error: str) -> gateway_api.LoginError:
+    if error == "access_denied":
+        return gateway_api.AccountNotAllowedError()
+    if error in {"temporarily_unavailable", "server_error"}:
+        return gateway_api.GatewayAwayError()
+    return gateway_api.WrongCredentialsError()
+
+
+def _failure(error: gateway_api.LoginError) -> Response:
+    """Put a failure of the sign-on into a page."""
+    if isinstance(error, gateway_api.WrongCredentialsError):
+        return login_pages.message("Please try again", STALE, status_code=400)
+    refusal = _refusal(error)
+    title = "Signing in is not possible"
+    return login_pages.message(
+        title, refusal.message, status_code=refusal.status, headers=refusal.headers
     )
-    response.headers.update(refusal.headers)
-    return response
 
 
 def _set_session(request: Request, response: Response, session: Session) -> None:
@@ -138,7 +182,6 @@ def _set_session(request: Request, response: Response, session: Session) -> None
         httponly=True,
         samesite="lax",
     )
-    response.delete_cookie(login_pages.FORM_COOKIE, path=login_pages.LOGIN_PATH)
 
 
 def _issue_token(
@@ -158,13 +201,6 @@ def _issue_token(
     return JSONResponse(answer, status_code=201, headers={"Cache-Control": "no-store"})
 
 
-def _form(body: bytes) -> dict[str, str]:
-    try:
-        return dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=20))
-    except ValueError:
-        return {}
-
-
 def _json_object(body: bytes) -> Any:
     try:
         return json.loads(body)
@@ -175,7 +211,10 @@ def _json_object(body: bytes) -> Any:
 def _refusal(error: Exception) -> Refusal:
     """Put a failure into words that tell a stranger nothing about accounts."""
     if isinstance(error, gateway_api.GatewayAwayError):
-        message = "Signing in is not possible at the moment. Please try again in a minute."
+        message = (
+            "The gateway, where people sign in, does not answer at the moment. "
+            "Please try again in a minute."
+        )
         return Refusal(503, message, {"Retry-After": "30"})
     if isinstance(error, gateway_api.TooManyAttemptsError):
         message = "Too many attempts. Please wait a little before you try again."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,24 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the gateway is, how it names itself in tokens, and where its registry lies."""
+    """Where the gateway is, how it and this Airflow name themselves, and where its registry lies.
+
+    Attributes
+    ----------
+    issuer
+        The gateway's public address: in its tokens, and where browsers are sent to sign in.
+    """
 
     gateway_url: str
     issuer: str
     registry_path: Path
+    application_id: str
+    application_secret: str = field(repr=False)
+
+    @property
+    def application(self) -> tuple[str, str]:
+        """What this Airflow proves itself to the gateway by."""
+        return self.application_id, self.application_secret
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -39,7 +52,23 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         gateway_url=_safe_url(_required(environ, "INGEST_GATEWAY_URL"), allow_http=allow_http),
         issuer=_required(environ, "INGEST_GATEWAY_ISSUER"),
         registry_path=Path(_required(environ, "INGEST_REGISTRY_PATH")),
+        application_id=environ.get("INGEST_SIGNON_CLIENT_ID", "").strip() or "airflow",
+        application_secret=_secret(environ, "INGEST_SIGNON_SECRET_FILE"),
     )
+
+
+def _secret(environ: Mapping[str, str], name: str) -> str:
+    try:
+        secret = Path(_required(environ, name)).read_text().strip()
+    except (OSError, ValueError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        message = f"{name} must name a readable file"
+        raise SettingsError(message) from error
+    if not secret:
+        message = f"{name} must name a file that holds the secret"
+        raise SettingsError(message)
+    return secret
 
 
 def _required(environ: Mapping[str, str], name: str) -> str:

@@ -1,27 +1,38 @@
 """Verification of the gateway's access tokens (RFC 9068, ES256).
 
 The library checks the signature; everything else is checked here, in the open: shape and size
-before any parsing, strict JSON, exactly three header fields, and one closed model of the claims for
-each kind of token. A claim that this side does not know refuses the token, because it might be
-there to narrow it.
+before any parsing, strict JSON, exactly three header fields, and a closed model of the claims (`claims`).
 """
 
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import re
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from joserfc import jws
 from jwt import ExpiredSignatureError, InvalidTokenError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from ingest.users import GatewayUser, Kind
+from ingest.claims import (
+    AdminClaims,
+    CancelClaims,
+    Claims,
+    IdentityClaims,
+    PersonClaims,
+    PoolsClaims,
+    TriggerClaims,
+    WatcherClaims,
+)
+from ingest.users import PEOPLE, GatewayUser, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from joserfc.jwk import ECKey
 
 MAX_LENGTH = 4096
@@ -33,11 +44,7 @@ SERVICE = "gateway"
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _HEADER_FIELDS = {"alg", "kid", "typ"}
-
-Client = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,30}\z")]
-DagId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,250}\z")]
-Scope = Annotated[str, Field(pattern=r"^[a-z:]+( [a-z:]+)*\z", max_length=500)]
-Seconds = Annotated[int, Field(ge=0, le=2**53)]
+_ACCESS, _IDENTITY = "at+jwt", "JWT"
 
 
 class TokenRefusedError(InvalidTokenError):
@@ -53,66 +60,6 @@ class Keys(Protocol):
 
     def key(self, kid: str) -> ECKey | None:
         """Return the key with this id, if there is one."""
-
-
-class Claims(BaseModel):
-    """What every token says (RFC 9068, section 2.2)."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    iss: str
-    aud: Literal["airflow"]
-    sub: Annotated[str, Field(min_length=1, max_length=255)]
-    jti: Annotated[str, Field(min_length=1, max_length=128)]
-    iat: Seconds
-    nbf: Seconds
-    exp: Seconds
-    scope: Scope
-
-
-class TriggerClaims(Claims):
-    """The gateway starting runs of one client's DAGs."""
-
-    sub: Literal["gateway"]
-    scope: Literal["dags:trigger"]
-    client: Client
-    dags: Annotated[list[DagId], Field(min_length=1, max_length=100)]
-
-
-class CancelClaims(Claims):
-    """The gateway ending a run of one client's DAG."""
-
-    sub: Literal["gateway"]
-    scope: Literal["dags:cancel"]
-    client: Client
-    dags: Annotated[list[DagId], Field(min_length=1, max_length=100)]
-
-
-class WatcherClaims(Claims):
-    """The gateway looking how runs are doing."""
-
-    sub: Literal["gateway"]
-    scope: Literal["dags:watch"]
-
-
-class PoolsClaims(Claims):
-    """The gateway setting up one client's pool."""
-
-    sub: Literal["gateway"]
-    scope: Literal["pools:write"]
-    client: Client
-
-
-class PersonClaims(Claims):
-    """Somebody of a client."""
-
-    client: Client
-
-
-class AdminClaims(Claims):
-    """Somebody of the platform, who may belong to a client as well."""
-
-    client: Client | None = None
 
 
 _SERVICES: dict[str, tuple[Kind, type[Claims]]] = {
@@ -162,15 +109,56 @@ def verify(
     jwks.KeysUnavailableError
         The gateway's keys cannot be had; nothing is known about the token.
     """
-    key = keys.key(_key_id(unverified.header))
-    if key is None:
-        raise TokenRefusedError("unknown key")
-    _check_signature(unverified.text, key)
+    _check_signature(unverified, keys, _ACCESS)
     kind, claims = _claims(unverified.claims)
     if claims.iss != issuer:
         raise TokenRefusedError("issuer")
     _check_times(kind, claims, time.time() if now is None else now)
     return _user(kind, claims)
+
+
+def verify_identity(
+    unverified: Unverified, *, keys: Keys, issuer: str, application: str, nonce: str
+) -> str:
+    """Check a parsed identity token wholly and return whose it is.
+
+    Raises
+    ------
+    TokenRefusedError
+        It is not the gateway's, not for this application, or not the answer to this question.
+    jwks.KeysUnavailableError
+        The gateway's keys cannot be had; nothing is known about the token.
+    """
+    _check_signature(unverified, keys, _IDENTITY)
+    try:
+        claims = IdentityClaims.model_validate(unverified.claims)
+    except ValidationError as error:
+        raise TokenRefusedError("claims") from error
+    if (claims.iss, claims.aud) != (issuer, application):
+        raise TokenRefusedError("issuer or audience")
+    if not hmac.compare_digest(claims.nonce.encode(), nonce.encode()):
+        raise TokenRefusedError("nonce")
+    if not claims.iat - CLOCK_SKEW_SECONDS <= time.time() < claims.exp:
+        raise TokenRefusedError("life")
+    return claims.sub
+
+
+def session_of(jti: str) -> str | None:
+    """Return the gateway's name for the sign-on that a token came of: before the id's dot."""
+    family, dot, _ = jti.partition(".")
+    return family if dot else None
+
+
+def narrowed(user: GatewayUser, client: str | None, scopes: frozenset[str]) -> GatewayUser | None:
+    """Return a person with what is left of their rights; None when nothing is.
+
+    Rights only ever become fewer: more of them need a new sign-on.
+    """
+    left = user.scopes & scopes
+    kind = _person_kind(left)
+    if kind is None or client != user.client:
+        return None
+    return replace(user, kind=kind, scopes=left)
 
 
 def _decode(part: str) -> bytes:
@@ -207,8 +195,8 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _key_id(header: dict[str, Any]) -> str:
-    if set(header) != _HEADER_FIELDS or header["alg"] != "ES256" or header["typ"] != "at+jwt":
+def _key_id(header: dict[str, Any], kind: str) -> str:
+    if set(header) != _HEADER_FIELDS or header["alg"] != "ES256" or header["typ"] != kind:
         raise TokenRefusedError("header")
     kid = header["kid"]
     if not isinstance(kid, str) or not kid:
@@ -216,9 +204,12 @@ def _key_id(header: dict[str, Any]) -> str:
     return kid
 
 
-def _check_signature(token: str, key: ECKey) -> None:
+def _check_signature(unverified: Unverified, keys: Keys, kind: str) -> None:
+    key = keys.key(_key_id(unverified.header, kind))
+    if key is None:
+        raise TokenRefusedError("unknown key")
     try:
-        jws.deserialize_compact(token, key, algorithms=["ES256"])
+        jws.deserialize_compact(unverified.text, key, algorithms=["ES256"])
     except Exception as error:  # Whatever a library raises over hostile bytes, the answer is no.
         raise TokenRefusedError("signature") from error
 
@@ -242,11 +233,16 @@ def _kind(claims: dict[str, Any]) -> tuple[Kind, type[Claims]]:
     scopes = set(scope.split(" "))
     if scopes & set(_SERVICES):
         raise TokenRefusedError("scope")
-    if _ADMIN in scopes:
-        return Kind.ADMIN, AdminClaims
-    if _READING not in scopes:
+    kind = _person_kind(scopes)
+    if kind is None:
         raise TokenRefusedError("scope")
-    return Kind.PERSON, PersonClaims
+    return kind, AdminClaims if kind is Kind.ADMIN else PersonClaims
+
+
+def _person_kind(scopes: Collection[str]) -> Kind | None:
+    if _ADMIN in scopes:
+        return Kind.ADMIN
+    return Kind.PERSON if _READING in scopes else None
 
 
 def _check_times(kind: Kind, claims: Claims, now: float) -> None:
@@ -267,4 +263,5 @@ def _user(kind: Kind, claims: Claims) -> GatewayUser:
         client=getattr(claims, "client", None),
         scopes=frozenset(claims.scope.split(" ")),
         dags=frozenset(getattr(claims, "dags", ())),
+        session=session_of(claims.jti) if kind in PEOPLE else None,
     )

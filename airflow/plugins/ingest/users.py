@@ -37,6 +37,10 @@ class GatewayUser(BaseUser):
         Only for triggering and canceling: the DAG ids the token was minted for.
     expires_at
         Unix seconds. No session made from this user may outlive it.
+    session
+        By which the gateway knows this sign-on; only people have one.
+    confirmed_until
+        Unix seconds: how far the gateway's last answer lets the session go on.
     """
 
     sub: str
@@ -45,6 +49,8 @@ class GatewayUser(BaseUser):
     client: str | None = None
     scopes: frozenset[str] = field(default_factory=frozenset)
     dags: frozenset[str] = field(default_factory=frozenset)
+    session: str | None = None
+    confirmed_until: int = 0
 
     def get_id(self) -> str:
         """Return the name Airflow writes into its event log."""
