@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from deploy.local import ceph
 from deploy.local.ceph import ObjectStore
 from gateway.leases.resources.driver import Connection, Purpose, ResourceUnavailableError
-from gateway.leases.resources.rgw_users import PREFIX
+from gateway.leases.resources.rgw_users import PREFIX, code_of
 from gateway.leases.resources.s3 import PATH, S3Roles
 from gateway.settings import Leases
 from tests.leases.asking import purpose
@@ -83,7 +83,7 @@ def as_task(store: ObjectStore, found: Connection, service: str = "s3") -> Any:
 def refused(call: Any, **arguments: Any) -> str:
     with pytest.raises(ClientError) as caught:
         call(**arguments)
-    return str(caught.value.response["Error"]["Code"])
+    return code_of(caught.value)
 
 
 def read(speaking: Any, key: str) -> bytes:
@@ -121,7 +121,8 @@ def test_a_lease_takes_on_no_other_clients_role_though_one_broker_for_all_would_
     other = purpose("globex")
     roles.issue(other, 900)
     sts = as_task(store, lease, "sts")
-    wanted = {"RoleArn": f"arn:aws:iam:::role{PATH}{other.lease}", "RoleSessionName": "escalation"}
+    role = roles.handle(other)["role"]
+    wanted = {"RoleArn": f"arn:aws:iam:::role{PATH}{role}", "RoleSessionName": "escalation"}
     assert refused(sts.assume_role, **wanted) == "AccessDenied"
 
     # The control: were the other's role to trust the user that took ours on, this would work.
@@ -131,7 +132,7 @@ def test_a_lease_takes_on_no_other_clients_role_though_one_broker_for_all_would_
     statement = {"Effect": "Allow", "Principal": principal, "Action": ["sts:AssumeRole"]}
     document = {"Version": "2012-10-17", "Statement": [statement]}
     iam.update_assume_role_policy(
-        RoleName=other.lease, PolicyDocument=json.dumps(document, separators=(",", ":"))
+        RoleName=role, PolicyDocument=json.dumps(document, separators=(",", ":"))
     )
     keys = sts.assume_role(**wanted)["Credentials"]
     stolen = speaker(
@@ -145,7 +146,7 @@ def test_a_lease_administers_nothing(
     store: ObjectStore, roles: S3Roles, lease: Connection, acme: Purpose
 ) -> None:
     iam = as_task(store, lease, "iam")
-    longer = {"RoleName": acme.lease, "PolicyName": "lease", "PolicyDocument": "{}"}
+    longer = {"RoleName": roles.handle(acme)["role"], "PolicyName": "lease", "PolicyDocument": "{}"}
     assert refused(iam.put_role_policy, **longer) in {"AccessDenied", "MethodNotAllowed"}
     made = {"RoleName": "mine", "AssumeRolePolicyDocument": "{}"}
     assert refused(iam.create_role, **made) in {"AccessDenied", "MethodNotAllowed"}

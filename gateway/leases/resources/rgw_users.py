@@ -49,8 +49,8 @@ class Users:
         name = PREFIX + client
         status, found = self._ask("GET", {"uid": name})
         if status == HTTPStatus.NOT_FOUND:
-            wanted = {"uid": name, "display-name": f"takes on leases of {client}"}
-            status, found = self._ask("PUT", wanted | {"max-buckets": "-1"})
+            wanted = {"uid": name, "display-name": name, "max-buckets": "-1"}
+            status, found = self._ask("PUT", wanted)
             if status == HTTPStatus.CONFLICT:  # another process was faster
                 status, found = self._ask("GET", {"uid": name})
         keys = found.get("keys") if status == HTTPStatus.OK else None
@@ -70,5 +70,7 @@ class Users:
 def code_of(error: Exception) -> str:
     """Return the store's own word for a failure."""
     if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", ""))[:100]
+        # Where the answer is not in the form of the service that was asked, it stands outside.
+        found: dict[str, Any] = {**error.response, **error.response.get("Error", {})}
+        return str(found.get("Code", ""))[:100]
     return ""

@@ -23,6 +23,7 @@ POLICY = "lease"
 PATH = "/leases/"
 # What the store takes; the role's own policy ends the lease earlier.
 SHORTEST_SECONDS, LONGEST_SECONDS = 900, 43_200
+SHORTEST_ROLE_SECONDS = 3600
 CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
 CONNECTIONS = 8
 GONE = ("NoSuchEntity", "NoSuchKey")
@@ -55,22 +56,23 @@ class S3Roles:
 
     def handle(self, purpose: Purpose) -> dict[str, Any]:
         """Return the role, and whose it is: its policy is written anew to prolong it."""
-        return {"role": purpose.lease, "client": purpose.client}
+        return {"role": _role(purpose.lease), "client": purpose.client}
 
     def issue(self, purpose: Purpose, seconds: float) -> Connection:
         """Make a role for this client alone, and take it on once."""
+        role = _role(purpose.lease)
         with self._gate():
             user = self._users.of(purpose.client)
             self._iam.create_role(
-                RoleName=purpose.lease,
+                RoleName=role,
                 Path=PATH,
                 AssumeRolePolicyDocument=_text(_trust(user.name)),
-                MaxSessionDuration=max(self.life_seconds, 3600),
+                MaxSessionDuration=max(self.life_seconds, SHORTEST_ROLE_SECONDS),
             )
-            self._allow(purpose.lease, purpose.client, seconds)
+            self._allow(role, purpose.client, seconds)
             taken = self._speaker("sts", user).assume_role(
-                RoleArn=f"arn:aws:iam:::role{PATH}{purpose.lease}",
-                RoleSessionName=purpose.lease,
+                RoleArn=f"arn:aws:iam:::role{PATH}{role}",
+                RoleSessionName=role,
                 DurationSeconds=self.life_seconds,
             )
         return self._connection(purpose.client, taken["Credentials"])
@@ -93,8 +95,13 @@ class S3Roles:
     def held(self) -> list[str]:
         """Return the ids of the leases that have a role."""
         with self._gate():
-            found = self._iam.list_roles(PathPrefix=PATH)["Roles"]
-        return [each["RoleName"] for each in found]
+            try:
+                found = self._iam.list_roles(PathPrefix=PATH)["Roles"]
+            except ClientError as error:
+                if code_of(error) not in GONE:
+                    raise
+                found = []
+        return [each["RoleName"].replace("-", "_", 1) for each in found]
 
     def _allow(self, role: str, client: str, seconds: float) -> None:
         until = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -137,6 +144,11 @@ class S3Roles:
             verify=self._verify,
             config=config,
         )
+
+
+def _role(lease: str) -> str:
+    # Ceph 16 takes no underscore in the names of roles.
+    return lease.replace("_", "-", 1)
 
 
 def _trust(user: str) -> dict[str, Any]:
