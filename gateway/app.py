@@ -18,6 +18,7 @@ import gateway.batches.api
 import gateway.events.api
 import gateway.identity.api
 import gateway.jobs.api
+import gateway.leases.api
 import gateway.portal.api
 import gateway.uploads.api
 import gateway.uploads.tus
@@ -34,6 +35,7 @@ DOORS = (
     gateway.uploads.api,
     gateway.uploads.tus,
     gateway.jobs.api,
+    gateway.leases.api,
     gateway.admin.api,
     gateway.portal.api,
 )

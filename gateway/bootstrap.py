@@ -17,6 +17,8 @@ from gateway.identity.directory import Directory
 from gateway.identity.tokens import KeyRing
 from gateway.landing import opening
 from gateway.landing.zone import StorageUnavailableError, Zone
+from gateway.leases import resources
+from gateway.leases.resources import Resources
 from gateway.settings import Settings, SettingsError
 from gateway.uploads.groups import Groups
 from gateway.uploads.switchboard import Switchboard
@@ -40,6 +42,7 @@ class Services:
     writers: ThreadPoolExecutor
     groups: Groups
     switchboard: Switchboard
+    resources: Resources
 
     @cached_property
     def airflow_api(self) -> AirflowApi:
@@ -88,6 +91,7 @@ def build(config: Settings) -> Services:
         writers=ThreadPoolExecutor(config.landing.writers, thread_name_prefix="writer"),
         groups=Groups(sessions, zone),
         switchboard=Switchboard(),
+        resources=resources.build(config, sessions),
     )
 
 
@@ -104,5 +108,6 @@ def _refuse_weak(config: Settings) -> None:
     if not config.ldap.url.startswith("ldaps://") and not config.ldap.start_tls:
         causes.append("GATEWAY_LDAP_URL: use ldaps://, or set GATEWAY_LDAP_START_TLS")
     causes += opening.faults(config.landing)
+    causes += resources.faults(config)
     if causes:
         raise SettingsError("\n".join(causes))

@@ -79,6 +79,7 @@ class Secrets:
     airflow_session: str
     airflow_fernet: str
     airflow_signon: str
+    lessor_database: str
 
     @classmethod
     def load(cls) -> Self:

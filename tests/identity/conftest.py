@@ -32,6 +32,7 @@ CALLERS = {
     "auditor": access.Auditor,
     "admin": access.Admin,
     "platform": access.Platform,
+    "lessor": access.Lessor,
 }
 
 
