@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
+from pathlib import Path
 
 from deploy.local import environments, layout, processes, programs
 from deploy.local.directory import Directory
@@ -38,12 +40,12 @@ def environment(ports: Ports, directory: Directory, database_url: str) -> dict[s
     return layout.clean_environment() | variables
 
 
-def preparations() -> list[tuple[str, programs.Words]]:
+def preparations(clients: Sequence[Path]) -> list[tuple[str, programs.Words]]:
     """Return the commands to run before the servers start, each with what it is for."""
     commands: list[tuple[str, programs.Words]] = [("database schema", [PROGRAM, "migrate"])]
     if not any(layout.KEYS.iterdir()):
         commands.append(("signing key", [PROGRAM, "keys", "rotate"]))
-    commands.append(("clients acme and globex", [PROGRAM, "clients", "apply", *CLIENTS]))
+    commands.append(("clients acme and globex", [PROGRAM, "clients", "apply", *clients]))
     return commands
 
 
