@@ -1,5 +1,5 @@
 # Everything a developer runs. PORT_BASE=n moves every port; EXIT=1 ends the demo when it is done.
-# BENCH_ROUNDS, BENCH_BYTES, BENCH_FILES and BENCH_HUGE_BYTES choose how much is measured.
+# BENCH_ROUNDS, BENCH_BYTES, BENCH_FILES, BENCH_HUGE_BYTES and BENCH_SEALS choose how much is measured.
 PYTHON ?= python3.11
 BIN := .run/gateway-env/bin
 PYTEST_ARGS ?=
@@ -9,11 +9,11 @@ AIRFLOW_TESTS ?= $(wildcard tests/pipeline tests/dags tests/auth_manager)
 DEMO := STACK_DIR=$(CURDIR)/.run/demo
 each_stack = if [ -x $(BIN)/python ]; then \
 	$(BIN)/python -m deploy.local $(1) && $(DEMO) $(BIN)/python -m deploy.local $(1); fi
-export PORT_BASE EXIT BENCH_ROUNDS BENCH_BYTES BENCH_FILES BENCH_HUGE_BYTES
+export PORT_BASE EXIT BENCH_ROUNDS BENCH_BYTES BENCH_FILES BENCH_HUGE_BYTES BENCH_SEALS
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test test-gateway test-airflow test-s3 lint lock clean bootstrap bench \
-	bench-peers bench-large bench-streams bench-small bench-memory bench-latency
+	bench-peers bench-large bench-streams bench-small bench-memory bench-latency bench-trigger
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -57,6 +57,9 @@ bench: bench-peers ## measure the upload doors beside their peers; deploy/benchm
 
 bench-large bench-streams bench-small bench-memory bench-latency: bench-peers # one part of it
 	@exec $(BIN)/python -m deploy.bench $(@:bench-%=%)
+
+bench-trigger: bootstrap ## measure the way from a seal to its run, and from the run's end to the job's
+	@STACK_DIR=$(CURDIR)/.run/bench-stack exec $(BIN)/python -u -m deploy.bench.trigger
 
 bench-peers: bootstrap
 	@$(PYTHON) -m deploy.bench.install

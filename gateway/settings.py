@@ -202,7 +202,10 @@ class Worker(_Section):
     """The background loop."""
 
     poll_seconds: float = Field(2.0, gt=0, description="fallback where LISTEN/NOTIFY is silent")
-    watch_seconds: float = Field(0.4, gt=0, description="between two looks at active runs")
+    watch_seconds: float = Field(
+        2.0, gt=0, description="between two looks at active runs, besides those Airflow asks for"
+    )
+    lane_width: int = Field(4, ge=1, description="messages of one client carried at a time")
     claim_seconds: int = Field(30, ge=5)
     max_attempts: int = Field(50, ge=1, description="then a message is quarantined")
     sweep_seconds: float = Field(60.0, gt=0)

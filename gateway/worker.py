@@ -11,6 +11,7 @@ import random
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -27,12 +28,14 @@ from gateway.dispatch import cancel, pools, trigger
 from gateway.dispatch.airflow_api import AirflowError, UnavailableError
 from gateway.dispatch.bell import Bell
 from gateway.dispatch.crew import Crew
+from gateway.dispatch.hints import Hints
 from gateway.dispatch.messenger import Messenger
 from gateway.dispatch.setbacks import Setback
 from gateway.dispatch.watch import Watcher
 from gateway.errors import GatewayError
 from gateway.identity import rotation, throttle
 from gateway.identity import sessions as signed_in
+from gateway.jobs import news
 from gateway.landing.zone import BatchPath
 from gateway.leases import reaper
 from gateway.leases.lending import Lending
@@ -82,10 +85,9 @@ def run(services: Services, stop: threading.Event) -> None:
         services.keys,
         services.airflow_api,
     )
-    watch = Watch(parts, stop)
     loops = [
-        Outbox(services, parts, stop, watch.wake),
-        watch,
+        Outbox(services, parts, stop),
+        Watch(services, parts),
         Leases(services, stop),
         Sweep(services, stop),
     ]
@@ -135,14 +137,7 @@ def _keep(loop: Loop, stop: threading.Event) -> None:
 class Outbox(Loop):
     """Takes messages out of the out-tray and has them carried, several at a time."""
 
-    def __init__(
-        self,
-        services: Services,
-        parts: Messenger,
-        stop: threading.Event,
-        on_carried: Callable[[], None],
-    ) -> None:
-        self._on_carried = on_carried
+    def __init__(self, services: Services, parts: Messenger, stop: threading.Event) -> None:
         self._parts = parts
         self._sessions = services.sessions
         self._config = services.settings.worker
@@ -151,6 +146,8 @@ class Outbox(Loop):
         # Each errand needs a connection at times, and so do the loops.
         size = max(1, min(CREW_SIZE, services.settings.database.pool_size - 4))
         self._crew = Crew(size, self._bell.ring)
+        self._lanes = Counter[str]()
+        self._lanes_lock = threading.Lock()
         self._is_away = False
 
     def turn(self) -> None:
@@ -158,6 +155,7 @@ class Outbox(Loop):
         limit = min(self._crew.free, PROBES) if self._is_away else self._crew.free
         claims = self._claim(limit) if limit > 0 else []
         for claim in claims:
+            self._enter(claim.lane, 1)
             self._crew.start(partial(self._carry, claim))
         if self._is_away:
             self._stop.wait(random.uniform(0.5, 1.5) * PROBE_SECONDS)  # noqa: S311 - spreads load
@@ -179,36 +177,57 @@ class Outbox(Loop):
                 topics=list(ERRANDS),
                 limit=limit,
                 claim_seconds=self._config.claim_seconds,
+                busy=dict(self._lanes),
+                lane_width=self._config.lane_width,
             )
 
     def _carry(self, claim: Claim) -> None:
-        setback = ERRANDS[claim.topic](self._parts, claim)
+        try:
+            setback = ERRANDS[claim.topic](self._parts, claim)
+        finally:
+            self._enter(claim.lane, -1)
         self._is_away = setback is not None and setback.reason == UnavailableError.reason
-        if setback is None:
-            self._on_carried()
+
+    def _enter(self, lane: str, step: int) -> None:
+        with self._lanes_lock:
+            self._lanes[lane] += step
+            if not self._lanes[lane]:
+                del self._lanes[lane]
 
 
 class Watch(Loop):
-    """Looks after active runs; idles slowly while there are none."""
+    """Looks after active runs: when Airflow says that one has changed, and now and then at all."""
 
-    def __init__(self, parts: Messenger, stop: threading.Event) -> None:
-        self._stop = stop
+    def __init__(self, services: Services, parts: Messenger) -> None:
         self._watcher = Watcher(parts)
-        self._config = parts.settings.worker
-        self._news = threading.Event()
+        self._seconds = parts.settings.worker.watch_seconds
+        self._bell = Bell(services.engine, news.CHANNEL)
+        self._hints = Hints()
+        self._next_at = 0.0
 
     def turn(self) -> None:
-        """Look once."""
-        self._news.clear()
-        if self._watcher.run_once():
-            # News cannot hurry this: a pause keeps the load on Airflow the same at any rate.
-            self._stop.wait(self._config.watch_seconds)
-        else:
-            self._news.wait(self._config.poll_seconds)
+        """Look at what is due."""
+        self._look_at_hinted()
+        if time.monotonic() >= self._next_at:
+            self._watcher.run_once()
+            self._next_at = time.monotonic() + self._seconds
+        left = max(0.0, self._next_at - time.monotonic())
+        self._bell.wait(self._hints.seconds_left(left))
+        self._hints.hear(self._bell.take())
+
+    def _look_at_hinted(self) -> None:
+        if hinted := self._hints.due():
+            late: set[str] = set()
+            try:
+                late = self._watcher.look_at(hinted)
+            except AirflowError as error:
+                log.info("runs_not_asked", jobs=len(hinted), kind=type(error).__name__)
+            finally:
+                self._hints.looked(hinted, late)
 
     def wake(self) -> None:
-        """End the wait for the first active run."""
-        self._news.set()
+        """End the wait."""
+        self._bell.ring()
 
 
 class Leases(Loop):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from http import HTTPStatus
+from pathlib import Path
 
 from deploy.local import environments, layout, processes, programs
 from deploy.local.directory import Directory
@@ -68,12 +70,12 @@ def _airflow(ports: Ports, secrets: Secrets) -> dict[str, object]:
     }
 
 
-def preparations() -> list[tuple[str, programs.Words]]:
+def preparations(clients: Sequence[Path]) -> list[tuple[str, programs.Words]]:
     """Return the commands to run before the servers start, each with what it is for."""
     commands: list[tuple[str, programs.Words]] = [("database schema", [PROGRAM, "migrate"])]
     if not any(layout.KEYS.iterdir()):
         commands.append(("signing key", [PROGRAM, "keys", "rotate"]))
-    commands.append(("clients acme and globex", [PROGRAM, "clients", "apply", *CLIENTS]))
+    commands.append(("clients acme and globex", [PROGRAM, "clients", "apply", *clients]))
     return commands
 
 

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,6 +39,7 @@ class Stack:
     def __init__(self, ports: Ports, *, afresh: bool = False) -> None:
         self.ports = ports
         self.afresh = afresh
+        self.clients: Sequence[Path] = gateway.CLIENTS
         self.secrets = Secrets.load()
         self.services: dict[str, subprocess.Popen[bytes]] = {}
         self._directory: directory.Directory | None = None
@@ -178,7 +179,7 @@ class Stack:
         variables = gateway.environment(
             self.ports, self.secrets, self._directory, self._database("gateway"), lessor_url
         )
-        for purpose, command in gateway.preparations():
+        for purpose, command in gateway.preparations(self.clients):
             step = self._run("gateway-prepare", command, variables)
             self._finish(step, "gateway-prepare", purpose)
         self._spawn("gateway", [gateway.PROGRAM, "serve"], variables)

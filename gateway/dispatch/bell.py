@@ -1,4 +1,4 @@
-"""Waiting for the first of: a message put into the outbox, a thread of ours ringing, time passed."""
+"""Waiting for the first of: a notification of Postgres, a thread of ours ringing, time passed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ class Bell:
     inside a transaction. While it is broken, the time that passes has to do.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, channel: str = queue.CHANNEL) -> None:
         self._engine = engine
+        self._channel = channel
+        self._said: list[str] = []
         self._heard, self._pulled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._connection: Any = None
 
@@ -47,6 +49,11 @@ class Bell:
         except psycopg2.Error:
             self._hang_up()
 
+    def take(self) -> list[str]:
+        """Return what notifications said since the last time, oldest first."""
+        said, self._said = self._said, []
+        return said
+
     def close(self) -> None:
         """Give the connection and the pipe back. Call it when nobody rings any more."""
         self._hang_up()
@@ -65,6 +72,7 @@ class Bell:
             os.read(self._heard, DRAIN_BYTES)
         if self._connection is not None:
             self._connection.poll()
+            self._said += [each.payload for each in self._connection.notifies]
             self._connection.notifies.clear()
 
     def _listen(self) -> bool:
@@ -74,7 +82,7 @@ class Bell:
             pooled.detach()
             self._connection.autocommit = True
             with self._connection.cursor() as cursor:
-                cursor.execute(f"LISTEN {queue.CHANNEL}")
+                cursor.execute(f"LISTEN {self._channel}")
         except (SQLAlchemyError, psycopg2.Error) as error:
             log.warning("not_listening", kind=type(error).__name__)
             self._hang_up()

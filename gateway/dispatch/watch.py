@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -22,6 +22,7 @@ from gateway.dispatch.airflow_api import IDS_PER_REQUEST, AirflowError, Run
 from gateway.dispatch.messenger import Messenger
 from gateway.jobs import states
 from gateway.jobs.model import Job
+from gateway.jobs.states import ACTIVE
 
 # A change is written at one moment and visible at a later one; hosts' clocks differ a little.
 OVERLAP = timedelta(seconds=5)
@@ -32,6 +33,11 @@ ABSENT_PER_ROUND = 20
 # A run that is queued for longer than this has a reason worth telling, looked up this often.
 WAITING_LONG_SECONDS = 5.0
 EXPLAIN_SECONDS = 10.0
+
+# A run may be heard of before its trigger is settled here.
+BEFORE_RUNNING = frozenset({"queued", "blocked", "dispatched"})
+# States of a run that has ended.
+OVER = ("success", "failed")
 
 log = logs.get("dispatch")
 
@@ -72,6 +78,36 @@ class Watcher:
                 self._follow(token, active[run.run_id], run)
             self._explain()
         return len(active)
+
+    def look_at(self, hinted: Mapping[str, str]) -> set[str]:
+        """Look at single jobs' runs now, because Airflow says that they have changed.
+
+        Parameters
+        ----------
+        hinted
+            Ids of jobs, and the state that each one's run is said to be in.
+
+        Returns
+        -------
+        set of str
+            The jobs whose runs are not there yet: Airflow tells before it commits.
+
+        Raises
+        ------
+        AirflowError
+        """
+        query = select(Job).where(Job.id.in_(hinted), Job.state.in_(ACTIVE))
+        with self.parts.sessions.begin() as session:
+            jobs = {messenger.run_id(job.id): job for job in session.scalars(query)}
+        late = {job.id for job in jobs.values()}
+        token = self.parts.watcher_token() if jobs else ""
+        for ids in _portions(list(jobs)):
+            for run in self.parts.airflow_api.runs_by_id(token, ids).found:
+                job = jobs[run.run_id]
+                self._follow(token, job, run)
+                if run.state in (hinted[job.id], *OVER):
+                    late.discard(job.id)
+        return late
 
     def _active(self) -> dict[str, Job]:
         query = select(Job).where(Job.state.in_(("dispatched", "running")))
@@ -150,7 +186,7 @@ class Watcher:
     def _follow(self, token: str, job: Job, run: Run) -> None:
         """Move one job to where its run stands. Another job's trouble is not this one's."""
         try:
-            if run.state == "running" and job.state == "dispatched":
+            if run.state == "running" and job.state in BEFORE_RUNNING:
                 with self.parts.sessions.begin() as session:
                     states.move(session, job.id, "running")
             elif run.state == "success":

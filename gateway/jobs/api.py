@@ -21,8 +21,15 @@ from gateway.errors import (
 )
 from gateway.identity.access import NotAuthenticatedError, Operator, Platform, Reader
 from gateway.identity.tokens import InvalidTokenError
-from gateway.jobs import reading, rejects, states
-from gateway.jobs.views import JobPage, JobState, JobView, ProgressReport, RejectView
+from gateway.jobs import news, reading, rejects, states
+from gateway.jobs.views import (
+    JobPage,
+    JobState,
+    JobView,
+    ProgressReport,
+    RejectView,
+    RunNews,
+)
 
 router = APIRouter(tags=["jobs"])
 
@@ -171,3 +178,18 @@ def report_progress(
 ) -> None:
     """Take what a task of the job's run says of its step. Repeating it changes nothing."""
     states.report(session, job_id, said)
+
+
+@router.post(
+    "/v1/jobs/{job_id}/run",
+    status_code=202,
+    responses=web.problems(*REFUSALS, NotFoundError),
+)
+def hear_of_run(
+    job_id: str,
+    principal: Platform,  # noqa: ARG001 - being let in is all
+    session: web.SessionDep,
+    said: RunNews,
+) -> None:
+    """Hear from Airflow that a job's run has changed: it is looked at now, not at the next poll."""
+    news.pass_on(session, job_id, said)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from gateway.errors import NotFoundError
+from gateway.errors import Fault, InvalidRequestError, NotFoundError
 from gateway.identity.access import Principal
 from gateway.jobs import steps
 from gateway.jobs.model import Job
@@ -60,6 +60,20 @@ def locked(session: Session, job_id: str) -> Job:
     if job is None:
         raise NotFoundError
     return job
+
+
+def require_own_run(job: Job, dag_id: str, run_id: str) -> None:
+    """See to it that what is said of a job's run is said of this run.
+
+    Raises
+    ------
+    InvalidRequestError
+    """
+    told = {"dag_id": dag_id, "run_id": run_id}
+    expected = {"dag_id": f"{job.client}__{job.project}", "run_id": f"gw.{job.id}"}
+    faults = [Fault(name, "is not the job's") for name in told if told[name] != expected[name]]
+    if faults:
+        raise InvalidRequestError(errors=faults)
 
 
 def page(

@@ -15,12 +15,21 @@ from sqlalchemy.orm import Session
 
 from gateway import database
 from gateway.audit import actions, trail
-from gateway.errors import Fault, GatewayError, InvalidRequestError
+from gateway.errors import GatewayError
 from gateway.events import feed
 from gateway.jobs import outcomes, steps
 from gateway.jobs.model import Job
 from gateway.jobs.outcomes import RunState
-from gateway.jobs.reading import ACTIVE, ENDED, find, locked, page, view, views
+from gateway.jobs.reading import (
+    ACTIVE,
+    ENDED,
+    find,
+    locked,
+    page,
+    require_own_run,
+    view,
+    views,
+)
 from gateway.jobs.transitions import ACTIONS, FROM, TIMES
 from gateway.jobs.views import Cause, JobState, ProgressReport
 from gateway.outbox import queue
@@ -232,14 +241,7 @@ def report(session: Session, job_id: str, said: ProgressReport) -> None:
         The job has ended.
     """
     job = locked(session, job_id)
-    expected = {"dag_id": f"{job.client}__{job.project}", "run_id": f"gw.{job.id}"}
-    faults = [
-        Fault(name, "is not the job's")
-        for name, value in expected.items()
-        if getattr(said, name) != value
-    ]
-    if faults:
-        raise InvalidRequestError(errors=faults)
+    require_own_run(job, said.dag_id, said.run_id)
     if job.state in ENDED:
         raise JobFinishedError
     if steps.put(session, job_id, said):

@@ -144,6 +144,16 @@ class ReportedError(BaseModel):
     detail: Annotated[str, StringConstraints(max_length=2000)]
 
 
+class RunNews(BaseModel):
+    """What Airflow says of a job's run the moment it changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    dag_id: Annotated[str, StringConstraints(max_length=250)]
+    run_id: Annotated[str, StringConstraints(max_length=250)]
+    state: Literal["running", "success", "failed"]
+
+
 class ProgressReport(BaseModel):
     """What one try of one task says of its part of a step.
 

@@ -7,11 +7,11 @@ that its claim is no longer the newest and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Update, func, select, text, update
+from sqlalchemy import Update, case, func, literal, select, text, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -40,18 +40,35 @@ def put(session: Session, *, topic: str, key: str, lane: str, payload: dict[str,
 
 
 def claim(
-    session: Session, *, topics: Sequence[str], limit: int, claim_seconds: int
+    session: Session,
+    *,
+    topics: Sequence[str],
+    limit: int,
+    claim_seconds: int,
+    busy: Mapping[str, int] | None = None,
+    lane_width: int | None = None,
 ) -> list[Claim]:
     """Take up to ``limit`` due messages: the oldest of each lane first, then the second oldest.
 
+    Parameters
+    ----------
+    busy
+        How many messages of a lane this worker is carrying: they had their turns.
+    lane_width
+        How many of one lane it may carry at a time; None for any number.
+
     Notes
     -----
-    Lanes take turns, so that one client's thousand messages do not stand before another's one.
+    Lanes take turns, so that one client's thousand messages do not stand before another's one; and
+    none takes every hand there is, so that a newcomer does not wait for one to be free.
     """
+    carried = case(busy, value=Message.lane, else_=0) if busy else literal(0)
     due = (
         select(
             Message.id,
-            func.row_number().over(partition_by=Message.lane, order_by=Message.id).label("turn"),
+            (
+                func.row_number().over(partition_by=Message.lane, order_by=Message.id) + carried
+            ).label("turn"),
         )
         .where(
             Message.state == "pending",
@@ -65,6 +82,7 @@ def claim(
         .join(due, due.c.id == Message.id)
         # Checked again on the locked row: another worker may have claimed it in between.
         .where(Message.state == "pending", Message.available_at <= func.clock_timestamp())
+        .where(true() if lane_width is None else due.c.turn <= lane_width)
         .order_by(due.c.turn, Message.id)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Message)

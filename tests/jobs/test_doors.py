@@ -19,6 +19,7 @@ from tests.jobs import making
 Headers = dict[str, str]
 NOWHERE = "job_" + "0" * 26
 GOLDEN = Path(__file__).parents[2] / "airflow" / "contract" / "progress.json"
+NEWS = GOLDEN.with_name("run_news.json")
 KEYS = "id batch attempt cause state waiting_reason steps rows created_at finished_at error"
 
 
@@ -64,8 +65,9 @@ DOORS = [
     ("GET", "/v1/jobs/{id}/rejects"),
     ("POST", "/v1/jobs/{id}/cancel"),
     ("POST", "/v1/jobs/{id}/progress"),
+    ("POST", "/v1/jobs/{id}/run"),
 ]
-OF_A_CLIENT = [(method, path) for method, path in DOORS[1:] if "progress" not in path]
+OF_A_CLIENT = DOORS[1:-2]
 
 
 @pytest.mark.parametrize(("method", "path"), DOORS)
@@ -81,6 +83,28 @@ def test_only_the_platform_reports_progress(
     path = f"/v1/jobs/{job.id}/progress"
     answer = client.post(path, json=making.said(job), headers=bearer(user))
     assert (answer.status_code, slug(answer)) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("user", ["acme-operator", "acme-uploader", "admin"])
+def test_only_the_platform_tells_of_runs(
+    client: TestClient, bearer: Callable[[str], Headers], job: Job, user: str
+) -> None:
+    said = json.loads(NEWS.read_text()) | {"run_id": f"gw.{job.id}"}
+    answer = client.post(f"/v1/jobs/{job.id}/run", json=said, headers=bearer(user))
+    assert (answer.status_code, slug(answer)) == (403, "forbidden")
+
+
+def test_the_agreed_news_of_a_run_is_heard_and_believed_by_nobody(
+    client: TestClient, acme: Headers, platform: Headers, job: Job
+) -> None:
+    said = json.loads(NEWS.read_text()) | {"run_id": f"gw.{job.id}"}
+    path = f"/v1/jobs/{job.id}/run"
+    assert client.post(path, json=said, headers=platform).status_code == 202
+    assert client.get(f"/v1/jobs/{job.id}", headers=acme).json()["state"] == "queued"
+    foreign = {**said, "dag_id": "globex__weather"}
+    assert slug(client.post(path, json=foreign, headers=platform)) == "invalid-request"
+    unknown = f"/v1/jobs/{NOWHERE}/run"
+    assert client.post(unknown, json=said, headers=platform).status_code == 404
 
 
 @pytest.mark.parametrize("user", ["acme-viewer", "acme-uploader", "svc-airflow"])

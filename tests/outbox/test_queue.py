@@ -31,6 +31,23 @@ def test_the_same_key_twice_is_one_message(sessions: sessionmaker[Session]) -> N
     assert [each.key for each in claim(sessions)] == ["a"]
 
 
+def test_a_lane_gets_no_more_than_its_width_counting_what_is_being_carried(
+    sessions: sessionmaker[Session],
+) -> None:
+    put(sessions, "a1", "a2", "a3", "a4")
+    put(sessions, "b1", "b2", lane="globex")
+    with sessions.begin() as session:
+        found = queue.claim(
+            session,
+            topics=["job.trigger"],
+            limit=10,
+            claim_seconds=30,
+            busy={"acme": 1},
+            lane_width=2,
+        )
+    assert [each.key for each in found] == ["b1", "a1", "b2"]
+
+
 def test_a_claimed_message_is_nobody_elses_until_the_claim_lapses(
     sessions: sessionmaker[Session],
 ) -> None:

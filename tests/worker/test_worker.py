@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from gateway import worker
 from gateway.batches import ledger
 from gateway.batches.model import Batch
 from gateway.batches.views import BatchRequest
+from gateway.jobs import news
+from gateway.jobs.views import RunNews
 from gateway.landing.zone import BatchPath
 from gateway.outbox.model import Message
 from tests.dispatch.dispatching import CONTENT, Desk, complete_file, principal, timed, until
@@ -44,7 +47,11 @@ def working(desk: Desk, workers: int = 1) -> Iterator[None]:
 @pytest.fixture
 def environment(environment: dict[str, str]) -> dict[str, str]:
     """Polling is rare, so that what comes quickly was told."""
-    return environment | {"GATEWAY_WORKER_POLL_SECONDS": "5", "GATEWAY_DATABASE_POOL_SIZE": "24"}
+    return environment | {
+        "GATEWAY_WORKER_POLL_SECONDS": "5",
+        "GATEWAY_WORKER_WATCH_SECONDS": "0.4",
+        "GATEWAY_DATABASE_POOL_SIZE": "24",
+    }
 
 
 def test_a_job_is_dispatched_and_finished_soon_after_each_cause_not_at_the_next_poll(
@@ -63,6 +70,38 @@ def test_a_job_is_dispatched_and_finished_soon_after_each_cause_not_at_the_next_
                 desk.airflow.move(f"gw.{job_id}", state)
                 until(lambda wanted=expected: desk.job(job_id).state == wanted)
             assert seconds() < 2
+
+
+def test_what_airflow_tells_is_seen_long_before_the_next_poll(
+    desk: Desk, environment: dict[str, str]
+) -> None:
+    seldom = desk.services.settings.worker.model_copy(update={"watch_seconds": 60.0})
+    patient = desk.services.settings.model_copy(update={"worker": seldom})
+    desk = Desk(replace(desk.services, settings=patient), desk.airflow)
+    with working(desk):
+        job_id = desk.seal()
+        until(lambda: desk.job(job_id).state == "dispatched")
+        desk.report(job_id)
+        desk.airflow.move(f"gw.{job_id}", "success")
+        with timed() as seconds:
+            said = RunNews(dag_id="acme__flights", run_id=f"gw.{job_id}", state="success")
+            with desk.services.sessions.begin() as session:
+                news.pass_on(session, job_id, said)
+            until(lambda: desk.job(job_id).state == "succeeded")
+        assert seconds() < 2
+
+
+def test_one_clients_many_jobs_leave_hands_free_for_another(desk: Desk) -> None:
+    for _ in range(4):
+        desk.airflow.fail("hang", method="POST", path="acme__flights/dagRuns", times=1)
+    for _ in range(12):
+        desk.seal()
+    with working(desk):
+        until(lambda: desk.airflow.count("POST", "dagRuns") >= 4)
+        with timed() as seconds:
+            other = desk.seal("globex", "weather")
+            until(lambda: desk.job(other).state == "dispatched")
+        assert seconds() < 0.45
 
 
 def test_two_workers_at_once_make_one_run_for_each_of_many_jobs(desk: Desk) -> None:
