@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,8 +21,9 @@ from gateway.identity.access import Principal
 from gateway.jobs.reading import client_of
 from gateway.landing.names import FileName
 from gateway.landing.zone import BatchPath
-from gateway.uploads import rows
-from gateway.uploads.rows import BATCH, FILE, Admission
+from gateway.uploads import rows, slots
+from gateway.uploads.rows import Admission
+from gateway.uploads.slots import Moving, OccupiedError
 
 # What the form takes besides a file: its head, the fields, the boundaries.
 OVERHEAD_BYTES = 64 * 1024
@@ -44,7 +45,7 @@ class DuplicateNameError(GatewayError):
     title = "The batch has a file of a name like this"
 
 
-class UploadConflictError(GatewayError):
+class UploadConflictError(OccupiedError, GatewayError):
     """Another request stores a file of this name right now, or has taken over."""
 
     slug = "upload-conflict"
@@ -61,38 +62,39 @@ class Known:
     file: File
 
 
-IsReceiving = Callable[[str, BatchPath, str], bool]
-
-
 def admit(
     session: Session,
     principal: Principal,
     batch_id: str,
     name: FileName,
     *,
+    upload: str,
     expected_bytes: int | None,
     media_type: str | None = None,
-    is_receiving: IsReceiving,
+    dead: Collection[str] = (),
 ) -> Admission | Known:
     """Reserve a name and room in a batch, or find the file that is there.
 
     Parameters
     ----------
+    upload
+        A new id. The upload's part is open: it is seen to be alive once the row is seen.
     expected_bytes
         The announced length; None reserves as much as a file may have.
-    is_receiving
-        Says whether a pending file's upload is alive; a dead one's place is taken over.
+    dead
+        Uploads of which the landing zone says that nobody works on them: their places are taken
+        over. Every other counts as alive.
 
     Raises
     ------
     NotFoundError, ClientSuspendedError, BatchSealedError, BatchClosedError
     DuplicateNameError
         Another name with the same collision key is there.
-    UploadConflictError
-        Another request stores this very file right now.
+    UploadConflictError, SlotsTakenError
+        Another request stores this very file right now; as many uploads are under way as may be.
+        Where those may be dead, the refusal names them: ask, and admit again.
     TooLargeError, QuotaExceededError
-        The file, the batch with it, the client's or the project's uploads, or what they may
-        deliver on a day would be over a limit.
+        The file, the batch with it, or what may be delivered on a day would be over a limit.
     """
     owner = _locked(session, client_of(principal))
     batch = ledger.find(session, client_of(principal), batch_id, lock=True)
@@ -106,9 +108,9 @@ def admit(
     scope = _Scope(owner, session.get_one(Project, (batch.client, batch.project)), batch)
     if row is None and batch.file_count >= scope.held.files_per_batch:
         raise QuotaExceededError("The batch has as many files as it may.")
-    if row is not None and row.state == "pending" and is_receiving(row.upload, path, row.name):
-        raise UploadConflictError
-    _require_slot(session, scope, is_receiving)
+    if row is not None and row.state == "pending" and row.upload not in dead:
+        raise UploadConflictError().because_of([Moving(row.upload, path, row.name)])
+    slots.require(session, owner, scope.project, dead)
     if row is not None and row.state == "pending":
         begun_on = usage.day_of(row.created_at)
         usage.add(session, path.client, path.project, begun_on, -row.reserved_bytes)
@@ -116,7 +118,6 @@ def admit(
     now = database.now(session)
     reserved = _room(session, scope, now, freed, expected_bytes)
     usage.add(session, path.client, path.project, usage.day_of(now), reserved)
-    upload = database.new_id("upl")
     values = {
         "upload": upload,
         "state": "pending",
@@ -131,6 +132,21 @@ def admit(
     rows.write(session, batch_id, name, values, is_new=row is None)
     rows.count(session, batch_id, reserved - freed, 1 if row is None else 0)
     return Admission(path, name.text, upload, reserved, reserved)
+
+
+def admit_comparison(
+    session: Session, known: Known, upload: str, dead: Collection[str]
+) -> Admission:
+    """Let bytes come that will be compared with a file that ``admit`` has found.
+
+    Raises
+    ------
+    SlotsTakenError
+    """
+    client = session.get_one(Client, known.batch.client)
+    project = session.get_one(Project, (known.batch.client, known.batch.project))
+    slots.require(session, client, project, dead)
+    return Admission(known.batch, known.file.name, upload, known.file.size_bytes or 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,30 +194,6 @@ def _locked(session: Session, name: str) -> Client:
     lock = select(Client).where(Client.name == name).with_for_update(key_share=True)
     locked = session.scalars(lock).one_or_none()
     return registry.active_client(session, locked.name if locked else name)
-
-
-def _require_slot(session: Session, scope: _Scope, is_receiving: IsReceiving) -> None:
-    """Count the client's uploads under way, and those of the project alone."""
-    client, project = scope.client.name, scope.project.name
-    query = (
-        select(FILE.c.upload, FILE.c.batch_id, FILE.c.name, BATCH.c.project, rows.IS_RESUMABLE)
-        .join(BATCH, BATCH.c.id == FILE.c.batch_id)
-        .where(BATCH.c.client == client, BATCH.c.state == "open", FILE.c.state == "pending")
-    )
-    pending = session.execute(query).all()
-    alone = [row for row in pending if row.project == project]
-    slots = ((pending, limits.of(scope.client)), (alone, scope.held))
-    for moving, held in slots:
-        if len(moving) < held.uploads_in_flight:
-            continue
-        # What a crash left is no upload any more.
-        places = [BatchPath(client, row.project, row.batch_id) for row in moving]
-        found = zip(moving, places, strict=True)
-        alive = sum(
-            row.is_resumable or is_receiving(row.upload, place, row.name) for row, place in found
-        )
-        if alive >= held.uploads_in_flight:
-            raise QuotaExceededError("As many uploads are under way as you may have at a time.")
 
 
 def _room(

@@ -20,7 +20,7 @@ from gateway.identity.access import Principal
 from gateway.jobs.reading import client_of
 from gateway.landing.zone import BatchPath, Stored
 from gateway.uploads import rows
-from gateway.uploads.admission import IsReceiving, UploadConflictError
+from gateway.uploads.admission import UploadConflictError
 from gateway.uploads.rows import FILE, Admission
 
 
@@ -138,40 +138,44 @@ def file_of(session: Session, client: str, batch_id: str, name: str) -> tuple[Ba
     return batch, file
 
 
-def expire_pending(
-    session: Session, max_age_seconds: float, limit: int, is_receiving: IsReceiving
-) -> int:
-    """Give back what uploads hold that began longer ago and whose process has ended."""
+def stale(session: Session, max_age_seconds: float, limit: int) -> list[Admission]:
+    """Return uploads of one request that began longer ago; whether they live is to be asked."""
     age = func.make_interval(0, 0, 0, 0, 0, 0, max_age_seconds)
-    stale = (
+    query = (
         select(
-            File.batch_id,
-            File.name,
-            File.upload,
-            File.reserved_bytes,
-            File.created_at,
-            Batch.client,
-            Batch.project,
+            File.batch_id, File.name, File.upload, File.reserved_bytes, Batch.client, Batch.project
         )
         .join(Batch, Batch.id == File.batch_id)
         .where(File.state == "pending", File.created_at < func.clock_timestamp() - age)
         .where(~rows.IS_RESUMABLE.element)
         .order_by(File.created_at)
         .limit(limit)
-        .with_for_update(skip_locked=True, of=Batch, key_share=True)
     )
-    expired = 0
-    for row in session.execute(stale).all():
-        place = BatchPath(row.client, row.project, row.batch_id)
-        if is_receiving(row.upload, place, row.name):
-            continue
-        reserved = row.reserved_bytes
-        if not take_back(session, Admission(place, row.name, row.upload, reserved, reserved)):
-            continue  # it was completed between the look and the lock
-        told = {"batch": row.batch_id, "name": row.name}
-        rows.tell(session, ledger.GATEWAY, row.client, actions.FILE_EXPIRED, told)
-        expired += 1
-    return expired
+    return [
+        Admission(
+            BatchPath(row.client, row.project, row.batch_id),
+            row.name,
+            row.upload,
+            row.reserved_bytes,
+            row.reserved_bytes,
+        )
+        for row in session.execute(query).all()
+    ]
+
+
+def expire(session: Session, admission: Admission) -> bool:
+    """Give back what an upload holds whose process has ended.
+
+    False: it was completed or taken over meanwhile, or somebody works on its batch just now.
+    """
+    place = admission.batch
+    lock = select(Batch.id).where(Batch.id == place.batch)
+    lock = lock.with_for_update(skip_locked=True, key_share=True)
+    if session.execute(lock).first() is None or not take_back(session, admission):
+        return False
+    told = {"batch": place.batch, "name": admission.name}
+    rows.tell(session, ledger.GATEWAY, place.client, actions.FILE_EXPIRED, told)
+    return True
 
 
 def _give_back(session: Session, place: BatchPath, begun_at: datetime, size_bytes: int) -> None:

@@ -13,15 +13,18 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy.orm import Session
+
 from gateway import logs
 from gateway.batches.model import File
 from gateway.errors import GatewayError, TooLargeError
 from gateway.identity.access import Principal
 from gateway.landing.names import FileName
 from gateway.landing.zone import Chunk, Part, Stored, Zone
-from gateway.uploads import admission, completion, publishing
+from gateway.uploads import admission, completion, entering, publishing
 from gateway.uploads.admission import FileExistsAlreadyError, Known
 from gateway.uploads.announced import Announced
+from gateway.uploads.entering import Opened
 from gateway.uploads.intake import Intake, pour
 from gateway.uploads.rows import Admission
 
@@ -78,26 +81,35 @@ class _Attempt:
     def begin(self, batch_id: str, name: FileName) -> Known | _Landing:
         """Reserve name and room, or find the same file; runs in a writer's thread."""
         zone, announced = self._intake.zone, self._announced
-        with self._intake.sessions.begin() as session:
-            admitted = admission.admit(
+        opened = Opened(zone, announced.size_bytes)
+
+        def admit(session: Session, dead: frozenset[str]) -> Known | _Landing:
+            found = admission.admit(
                 session,
                 self._principal,
                 batch_id,
                 name,
+                upload=opened.upload,
                 expected_bytes=announced.size_bytes,
                 media_type=announced.media_type,
-                is_receiving=zone.is_receiving,
+                dead=dead,
             )
-            if isinstance(admitted, Admission):
-                # Before the commit: whoever sees the row can see that its upload is alive.
-                part = zone.open_part(admitted.upload, announced.size_bytes)
-                landing = _Landing(self._intake, self._principal, announced, admitted, part)
-                self.landing = landing
-        if isinstance(admitted, Known):
-            _check_stands(zone, admitted)
-            return admitted
-        landing.part.reserve()
-        return landing
+            if isinstance(found, Known):
+                return found
+            # Kept before the commit, whose answer may be lost.
+            self.landing = _Landing(self._intake, self._principal, announced, found, opened.part)
+            return self.landing
+
+        try:
+            begun = entering.admitted(self._intake.sessions, zone, admit)
+        finally:
+            if self.landing is None:
+                opened.discard()
+        if isinstance(begun, Known):
+            _check_stands(zone, begun)
+        else:
+            begun.part.reserve()
+        return begun
 
 
 class _Landing:

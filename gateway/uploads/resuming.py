@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from gateway import database
 from gateway.audit import actions
-from gateway.batches.ledger import QuotaExceededError
-from gateway.clients import limits, registry
 from gateway.identity.access import Principal
 from gateway.jobs.reading import client_of
 from gateway.landing.names import FileName
 from gateway.landing.zone import Chunk
-from gateway.uploads import admission, completion, tickets
+from gateway.uploads import admission, completion, entering, tickets
 from gateway.uploads.admission import FileExistsAlreadyError, Known
+from gateway.uploads.entering import Opened
 from gateway.uploads.finishing import Finish
 from gateway.uploads.intake import Intake
 from gateway.uploads.model import ACTIVE, Upload
-from gateway.uploads.rows import Admission
 from gateway.uploads.stretch import Checksum, Stretch
 from gateway.uploads.switchboard import Switchboard
 from gateway.uploads.tickets import Opening, UploadGoneError
@@ -63,31 +59,32 @@ class Resuming:
         media_type: str | None,
         wanted: Opening,
     ) -> Upload:
-        zone = self.intake.zone
-        with self.intake.sessions.begin() as session:
-            admitted = admission.admit(
+        opened = Opened(self.intake.zone, wanted.length_bytes, is_lasting=True)
+
+        def admit(session: Session, dead: frozenset[str]) -> Upload:
+            found = admission.admit(
                 session,
                 principal,
                 batch_id,
                 name,
+                upload=opened.upload,
                 expected_bytes=wanted.length_bytes,
                 media_type=media_type,
-                is_receiving=zone.is_receiving,
+                dead=dead,
             )
-            compares = isinstance(admitted, Known)
-            if isinstance(admitted, Known):
-                admitted = _comparison(session, principal, admitted, wanted)
-            # Before the commit: whoever sees the upload can go on with its part.
-            part = zone.open_part(admitted.upload, wanted.length_bytes)
-            try:
-                upload = tickets.open_upload(
-                    session, admitted, principal.subject, wanted, compares=compares
-                )
-                part.checkpoint()
-            except BaseException:
-                part.abort()
-                raise
-        part.release()
+            compares = isinstance(found, Known)
+            if isinstance(found, Known):
+                _require_alike(found, wanted)
+                found = admission.admit_comparison(session, found, opened.upload, dead)
+            opened.require()
+            return tickets.open_upload(session, found, principal.subject, wanted, compares=compares)
+
+        try:
+            upload = entering.admitted(self.intake.sessions, self.intake.zone, admit)
+        except BaseException:
+            opened.discard()
+            raise
+        opened.part.release()
         return upload
 
     async def look(self, principal: Principal, upload_id: str) -> Upload:
@@ -171,15 +168,8 @@ class Resuming:
         zone.remove_part(upload.part)
 
 
-def _comparison(session: Session, principal: Principal, known: Known, wanted: Opening) -> Admission:
-    """Let bytes come that will be compared with a file that is there."""
+def _require_alike(known: Known, wanted: Opening) -> None:
+    """Refuse bytes of which it is known beforehand that they are not those of the file there."""
     file = known.file
     if wanted.length_bytes != file.size_bytes or wanted.sha256 not in {None, file.sha256}:
         raise FileExistsAlreadyError
-    client = registry.active_client(session, client_of(principal))
-    under_way = select(func.count()).where(
-        Upload.client == client.name, Upload.is_comparison, Upload.state.in_(ACTIVE)
-    )
-    if (session.scalar(under_way) or 0) >= limits.of(client).uploads_in_flight:
-        raise QuotaExceededError("As many uploads are under way as you may have at a time.")
-    return Admission(known.batch, file.name, database.new_id("upl"), wanted.length_bytes, 0)

@@ -26,9 +26,14 @@ def run(
     Over are uploads whose process has ended, and resumable ones that have rested for too long.
     """
     with sessions.begin() as session:
-        expired = completion.expire_pending(session, max_age_seconds, LIMIT, zone.is_receiving)
+        stale = completion.stale(session, max_age_seconds, LIMIT)
         tickets.forget(session, REMEMBERED_SECONDS)
         overdue = tickets.overdue(session, LIMIT)
+    expired = 0
+    for each in stale:
+        if not zone.is_receiving(each.upload, each.batch, each.name):
+            with sessions.begin() as session:
+                expired += completion.expire(session, each)
     for upload in overdue:
         expired += _end(sessions, upload)
     return expired + _remove_dead_parts(sessions, zone, max_age_seconds)

@@ -54,10 +54,14 @@ SELECT clock_timestamp(), json_build_object(
         JOIN unnest(%(of)s::text[], %(keys)s::text[]) AS asked (batch_id, collision_key)
         USING (batch_id, collision_key)),
     'pending', (SELECT json_agg(json_build_object('project', project, 'files', files))
-        FROM (SELECT batch.project, count(*) AS files FROM file
-            JOIN batch ON batch.id = file.batch_id
-            WHERE file.state = 'pending' AND batch.state = 'open' AND batch.client = %(client)s
-            GROUP BY batch.project) AS moving),
+        FROM (SELECT project, count(*) AS files FROM (
+                SELECT batch.project FROM file JOIN batch ON batch.id = file.batch_id
+                WHERE file.state = 'pending' AND batch.state = 'open' AND batch.client = %(client)s
+                UNION ALL
+                SELECT project FROM upload
+                WHERE state IN ('receiving', 'verifying') AND client = %(client)s
+                    AND is_comparison) AS each
+            GROUP BY project) AS moving),
     'revoked', (SELECT json_agg(id) FROM ({access.REVOKED}) AS gone (id))
 )
 """,  # noqa: S608 - put together from constants

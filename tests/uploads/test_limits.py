@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
 from gateway.bootstrap import Services
+from gateway.database import new_id
 from gateway.errors import GatewayError
 from gateway.landing.names import FileName
 from gateway.uploads import admission
@@ -112,8 +113,8 @@ def test_uploads_that_begin_at_once_in_many_batches_get_exactly_the_slots(
         try:
             with services.sessions.begin() as session:
                 name = FileName.parse("a.csv")
-                alive = {"expected_bytes": 1, "is_receiving": lambda *_: True}
-                admission.admit(session, ACME, batch, name, **alive)
+                new = {"upload": new_id("upl"), "expected_bytes": 1}
+                admission.admit(session, ACME, batch, name, **new)
         except GatewayError as refusal:
             return refusal.slug
         return "begun"

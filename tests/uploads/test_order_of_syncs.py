@@ -55,9 +55,13 @@ def the(calls: list[Call], pattern: str) -> Call:
     return found[0]
 
 
+# By its text where the connection sends it for the first time, else by the values it is given.
+INSERTED = r"(INSERT INTO file |EXECUTE gateway_\d+\('\[\{\\\"batch_id)"
+
+
 @pytest.mark.parametrize(
     ("body", "record"),
-    [(CONTENT, "INSERT INTO file "), (CONTENT * 10_000, "UPDATE file SET state")],
+    [(CONTENT, INSERTED), (CONTENT * 10_000, "UPDATE file SET state")],
     ids=["small", "large"],
 )
 def test_bytes_name_and_record_are_durable_in_this_order_before_the_201(

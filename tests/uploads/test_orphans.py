@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from gateway.batches import ledger
 from gateway.batches.model import Batch, File
 from gateway.bootstrap import Services
+from gateway.database import new_id
 from gateway.errors import GatewayError
 from gateway.landing.names import FileName
 from gateway.landing.zone import NameTakenError
@@ -67,8 +68,15 @@ def refused(intake: Intake, batch: Batch, content: bytes = CONTENT) -> str:
 def admitted(services: Services, batch: Batch) -> Admission:
     """Begin an upload as a process does that ends before it has stored anything."""
     with services.sessions.begin() as session:
+        before = session.get(File, (batch.id, NAME.text))
         found = admit(
-            session, ACME, batch.id, NAME, expected_bytes=10, is_receiving=lambda *_: False
+            session,
+            ACME,
+            batch.id,
+            NAME,
+            upload=new_id("upl"),
+            expected_bytes=10,
+            dead={before.upload} if before else set(),
         )
     assert isinstance(found, Admission)
     return found
@@ -280,8 +288,7 @@ def test_a_known_file_is_given_only_in_a_live_batch(
     sent(intake, batch)
 
     def again(session: Session) -> object:
-        nobody = {"expected_bytes": None, "is_receiving": lambda *_: False}
-        return admit(session, ACME, batch.id, NAME, **nobody)
+        return admit(session, ACME, batch.id, NAME, upload=new_id("upl"), expected_bytes=None)
 
     with services.sessions.begin() as session:
         assert isinstance(again(session), Known)

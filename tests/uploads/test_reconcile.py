@@ -120,6 +120,7 @@ def test_wrong_counters_are_corrected(
 def test_a_file_under_way_is_nobodys_orphan(
     acme: Sender, services: Services, books: Books, looked: Looked
 ) -> None:
+    from gateway.database import new_id
     from gateway.landing.names import FileName
     from gateway.uploads.admission import admit
     from tests.batches.making import ACME
@@ -131,8 +132,8 @@ def test_a_file_under_way_is_nobodys_orphan(
             ACME,
             batch,
             FileName.parse("a.csv"),
+            upload=new_id("upl"),
             expected_bytes=10,
-            is_receiving=services.zone.is_receiving,
         )
     place = books.root / "acme" / "flights" / batch / "files"
     place.mkdir(parents=True)

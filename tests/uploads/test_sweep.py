@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from gateway import worker
 from gateway.batches.model import Batch, File
 from gateway.bootstrap import Services
+from gateway.database import new_id
 from gateway.landing.names import FileName
 from gateway.landing.zone import Stored
 from gateway.uploads import completion, sweep
@@ -43,8 +44,8 @@ def begun(services: Services, batch: Batch, name: str) -> Admission:
             ACME,
             batch.id,
             FileName.parse(name),
+            upload=new_id("upl"),
             expected_bytes=100,
-            is_receiving=services.zone.is_receiving,
         )
     assert isinstance(found, Admission)
     return found
@@ -183,12 +184,11 @@ def test_a_file_that_is_completed_between_look_and_lock_is_not_counted_off(
     age(services, upload.upload)
     stored = Stored(len(CONTENT), sha256(CONTENT))
     with services.sessions.begin() as session:
-
-        def completes(*_: object) -> bool:
-            completion.complete(session, ACME, upload, stored)
-            return False
-
-        assert completion.expire_pending(session, HOUR, 10, completes) == 0
+        [seen] = completion.stale(session, HOUR, 10)
+    with services.sessions.begin() as session:
+        completion.complete(session, ACME, upload, stored)
+    with services.sessions.begin() as session:
+        assert not completion.expire(session, seen)
     assert books.rows(batch.id) == {"a.csv": "complete"}
     found = books.of(batch.id)
     assert (found.file_count, found.reserved_bytes) == (1, len(CONTENT))

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
 from gateway.batches.model import File
+from gateway.onboarding import apply, spec
 from gateway.settings import Settings
 from gateway.uploads.model import Upload
 from tests import factories
@@ -210,3 +211,27 @@ def test_each_slot_is_held_by_an_upload_until_it_ends(
     assert sender.put(batch, "more.csv").status_code == 201
     with sessions.begin() as session:
         assert session.scalars(select(File.state)).all() == ["complete"] * 2
+
+
+def test_what_is_compared_holds_a_slot_of_its_project_like_what_is_stored(
+    client: TestClient, bearer: Callable[[str], dict[str, str]], sessions: sessionmaker[Session]
+) -> None:
+    narrow = {"contract": factories.CONTRACT, "limits": {"uploads_in_flight": 2}}
+    projects = {"flights": narrow, "crews": {"contract": factories.CONTRACT}}
+    document = {"client": "acme", "name": "Acme", "projects": projects}
+    with sessions.begin() as session:
+        apply.apply(session, spec.parse(document), actor="operator:test")
+    sender = Sender(client, bearer("acme-uploader"))
+    batch = sender.batch()
+    for name in ("0.csv", "1.csv", "2.csv"):
+        assert sender.put(batch, name, content=CONTENT).status_code == 201
+    places = [begun(sender, batch, f"{number}.csv") for number in range(2)]
+    assert slug(create(sender, batch, "2.csv")) == "quota-exceeded"
+    assert slug(create(sender, batch, "new.csv")) == "quota-exceeded"
+    for length in (len(CONTENT), 100_000):
+        content = b"x" * length
+        assert slug(sender.put(batch, f"{length}", content=content)) == "quota-exceeded"
+    sender.project = "crews"
+    assert create(sender, sender.batch("crews")).status_code == 201
+    assert patch(sender, places[0], 0, CONTENT).status_code == 204
+    assert sender.put(batch, "new.csv").status_code == 201
