@@ -131,7 +131,7 @@ class Airflow:
 
     def trigger(self, dag: str, name: str) -> None:
         """Make a run."""
-        body = {"dag_run_id": name, "logical_date": None, "conf": {}}
+        body: dict[str, Any] = {"dag_run_id": name, "logical_date": None, "conf": {}}
         self._api.ask("POST", f"/api/v2/dags/{dag}/dagRuns", json=body)
 
     def run(self, sealed: Sealed) -> Run:
