@@ -12,8 +12,9 @@ each_stack = if [ -x $(BIN)/python ]; then \
 export PORT_BASE EXIT BENCH_ROUNDS BENCH_BYTES BENCH_FILES BENCH_HUGE_BYTES BENCH_SEALS
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-gateway test-airflow test-s3 lint lock clean bootstrap bench \
-	bench-peers bench-large bench-streams bench-small bench-memory bench-latency bench-trigger
+.PHONY: help demo up down test test-gateway test-airflow test-s3 lint lint-types lint-ruff \
+	lint-contracts lock clean bootstrap bench bench-peers bench-large bench-streams bench-small \
+	bench-memory bench-latency bench-trigger
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -65,9 +66,16 @@ bench-peers: bootstrap
 	@$(PYTHON) -m deploy.bench.install
 
 lint: bootstrap ## ruff, mypy, import contracts
+	@$(MAKE) --no-print-directory -j2 -k -Otarget lint-types lint-ruff lint-contracts
+
+lint-types:
+	$(BIN)/mypy
+
+lint-ruff:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+
+lint-contracts:
 	$(BIN)/lint-imports
 
 lock: bootstrap ## write the locks anew from pyproject.toml; UPGRADE=1 takes newer versions

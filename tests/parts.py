@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 import psycopg2
 import pytest
 from alembic import command
@@ -68,7 +69,10 @@ def quick_dir(run_dir: Path) -> Iterator[Path]:
     if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES:
         yield run_dir
         return
-    with tempfile.TemporaryDirectory(prefix="gw-test-", dir=MEMORY) as path:
+    for left in MEMORY.glob("gw-test-*-*"):  # memory is not given back by the killed
+        if not psutil.pid_exists(int(left.name.split("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"gw-test-{os.getpid()}-", dir=MEMORY) as path:
         os.chmod(path, 0o755)
         yield Path(path)
 

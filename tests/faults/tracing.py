@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local import programs
+
 CALL = re.compile(r"^(\d+) +((\w+)\(.*)$")
 ATTACH_SECONDS = 0.15
 
@@ -34,7 +36,9 @@ def traced(
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
-    argv = [strace, "-f", "-y", "-s", "400", "-e", f"trace={calls}", "-o", str(log)]
+    # It ends with the tests, also where those are killed, and what it holds goes on.
+    argv = [programs.find("setpriv"), "--pdeathsig", "TERM", "--", strace]
+    argv += ["-f", "-y", "-s", "400", "-e", f"trace={calls}", "-o", str(log)]
     for each in injections:
         argv += ["-e", f"inject={each}"]
     if path is not None:
