@@ -16,7 +16,11 @@ UNPACKED = RUN_DIR / "chromium"
 PACKAGES = ("chromium", "chromium-common", "fonts-dejavu-core")
 _FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>
+<fontconfig>
+  <dir>{root}/usr/share/fonts</dir> <dir>/usr/share/fonts</dir> <cachedir>{root}/cache</cachedir>
+  <alias><family>system-ui</family><prefer><family>DejaVu Sans</family></prefer></alias>
+  <alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
+</fontconfig>
 """
 
 
@@ -40,18 +44,23 @@ def ensure() -> Browser:
     if installed:
         return Browser(Path(installed))
     browser = _unpacked()
-    if not browser.program.exists():
+    mark = UNPACKED / "unpacked"
+    if not mark.exists():
         debian.unpack(PACKAGES, UNPACKED, title="Chromium")
-        fonts = _FONTS.format(fonts=UNPACKED / "usr/share/fonts", cache=UNPACKED / "fonts-cache")
-        (UNPACKED / "fonts.conf").write_text(fonts)
+        mark.touch()
+    (UNPACKED / "fonts.conf").write_text(_FONTS.format(root=UNPACKED))
     failure = "Chromium was downloaded but does not run"
     programs.run([browser.program, "--version"], failure, env=browser.environment)
     return browser
 
 
 def _unpacked() -> Browser:
+    found = debian.environment(UNPACKED)
+    libraries = found["LD_LIBRARY_PATH"]
+    own = libraries.partition(":")[0] + "/pulseaudio"  # where this one library looks for its own
     variables = {
-        **debian.environment(UNPACKED),
+        **found,
+        "LD_LIBRARY_PATH": f"{libraries}:{own}",
         "HOME": str(UNPACKED),
         "FONTCONFIG_FILE": str(UNPACKED / "fonts.conf"),
     }

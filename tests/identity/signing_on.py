@@ -79,7 +79,7 @@ class Attempt:
         given = {**form, **options.pop("form", {})}
         return self.client.post(action_of(page), data=given, headers=headers, **options)
 
-    def redeem(self, code: str, **changed: str | None) -> Any:
+    def redeem(self, code: str, /, **changed: str | None) -> Any:
         """Exchange a code as the application does."""
         form = {
             "grant_type": "authorization_code",

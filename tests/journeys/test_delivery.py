@@ -186,14 +186,14 @@ def test_a_person_signs_on_once_in_a_browser_and_out_of_everything(stack: Stack)
         assert "not right" in shown.get_by_role("alert").inner_text()
         assert shown.get_by_label("User name").input_value() == user
         browsing.sign_in(shown, user, password)
-        shown.get_by_text("acme__flights").first.wait_for()
+        shown.get_by_text("Acme Air: flights").first.wait_for()
         assert shown.url.startswith(f"{airflow}/dags")
         assert "globex" not in shown.content()
 
         # Airflow's own session is lost; the gateway's is not: nobody is asked again.
         shown.context.clear_cookies(name="_token")
         shown.goto(f"{airflow}/dags")
-        shown.get_by_text("acme__flights").first.wait_for()
+        shown.get_by_text("Acme Air: flights").first.wait_for()
 
         # Out at Airflow is out at the gateway.
         shown.goto(f"{airflow}/api/v2/auth/logout")

@@ -100,7 +100,9 @@ def create_app(signon: SignOn) -> FastAPI:
     @app.get("/signed-out")
     def signed_out() -> Response:
         response = login_pages.message(
-            "You are signed out", "Of Airflow, and of the gateway.", link_text="Sign in again"
+            "You are signed out",
+            "Your session in Airflow has ended, and the gateway is told to end yours there.",
+            link_text="Sign in again",
         )
         response.delete_cookie(COOKIE_NAME_JWT_TOKEN, path=get_cookie_path())
         return response
