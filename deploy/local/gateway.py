@@ -56,7 +56,8 @@ def environment(
         "LOG_LEVEL": "info",
     }
     variables = {f"GATEWAY_{name}": str(value) for name, value in given.items()}
-    return layout.clean_environment() | variables
+    # This checkout's gateway, whichever checkout the environment was made from.
+    return layout.clean_environment() | {"PYTHONPATH": str(ROOT)} | variables
 
 
 def _airflow(ports: Ports, secrets: Secrets) -> dict[str, object]:
