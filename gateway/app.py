@@ -16,6 +16,7 @@ import gateway.batches.api
 import gateway.events.api
 import gateway.identity.api
 import gateway.jobs.api
+import gateway.leases.api
 import gateway.uploads.api
 import gateway.uploads.tus
 from gateway import bootstrap, settings, web
@@ -31,6 +32,7 @@ DOORS = (
     gateway.uploads.api,
     gateway.uploads.tus,
     gateway.jobs.api,
+    gateway.leases.api,
     gateway.admin.api,
 )
 

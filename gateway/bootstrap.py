@@ -16,6 +16,8 @@ from gateway.identity.directory import Directory
 from gateway.identity.tokens import KeyRing
 from gateway.landing import opening
 from gateway.landing.zone import StorageUnavailableError, Zone
+from gateway.leases import resources
+from gateway.leases.resources import Resources
 from gateway.settings import Settings, SettingsError
 from gateway.uploads.groups import Groups
 from gateway.uploads.switchboard import Switchboard
@@ -38,6 +40,7 @@ class Services:
     writers: ThreadPoolExecutor
     groups: Groups
     switchboard: Switchboard
+    resources: Resources
 
     @cached_property
     def airflow_api(self) -> AirflowApi:
@@ -84,6 +87,7 @@ def build(config: Settings) -> Services:
         writers=ThreadPoolExecutor(config.landing.writers, thread_name_prefix="writer"),
         groups=Groups(sessions, zone),
         switchboard=Switchboard(),
+        resources=resources.build(config, sessions),
     )
 
 
@@ -100,5 +104,6 @@ def _refuse_weak(config: Settings) -> None:
     if not config.ldap.url.startswith("ldaps://") and not config.ldap.start_tls:
         causes.append("GATEWAY_LDAP_URL: use ldaps://, or set GATEWAY_LDAP_START_TLS")
     causes += opening.faults(config.landing)
+    causes += resources.faults(config)
     if causes:
         raise SettingsError("\n".join(causes))

@@ -62,7 +62,10 @@ class Roles(_Section):
     operators: str = "{client}-operators"
     auditors: str = "gateway-auditors"
     admins: str = "gateway-admins"
-    platform: str = Field("gateway-platform", description="the Airflow deployment's own account")
+    platform: str = Field("gateway-platform", description="the accounts of Airflow's tasks")
+    lessors: str = Field(
+        "gateway-lessors", description="the account of Airflow's API server, which no task has"
+    )
 
 
 class Tokens(_Section):
@@ -133,6 +136,37 @@ class Uploads(_Section):
     )
 
 
+class Leases(_Section):
+    """Credentials for running tasks; a data system is offered where it is configured."""
+
+    ttl_seconds: int = Field(900, ge=60, le=3600, description="renewed while the job runs")
+    max_seconds: int = Field(43_200, ge=900, le=43_200, description="then none is renewed")
+    per_client: int = Field(200, ge=1)
+    per_task: int = Field(8, ge=1, description="live ones of one task for one data system")
+    attempts: int = Field(12, ge=1, le=30, description="to revoke; then it is irrevocable")
+    reap_seconds: float = Field(1.0, gt=0, le=60)
+    landing: Literal["off", "path", "url"] = Field(
+        "url", description="path: where Airflow's workers share the gateway's disk"
+    )
+    postgres_url: SecretStr | None = Field(
+        None, description="of an account with CREATEROLE and CREATEDB; deploy/postgres says how"
+    )
+    postgres_template: str = Field("client_template", pattern=r"^[a-z][a-z0-9_]{0,62}$")
+    directory_bind_dn: str | None = Field(
+        None, description="may write below DIRECTORY_RDN in the directory"
+    )
+    directory_bind_password: SecretStr | None = None
+    directory_rdn: str = "ou=leases"
+    s3_bucket: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    s3_endpoint: str | None = Field(None, pattern=_WEB)
+    s3_region: str = Field("us-east-1", pattern=r"^[a-z0-9-]+$")
+    s3_access_key_id: str | None = Field(
+        None, description="of a RADOS Gateway account with the caps users=*;roles=*"
+    )
+    s3_secret_access_key: SecretStr | None = None
+    s3_ca_path: Path | None = Field(None, description="PEM bundle that signs the store's cert")
+
+
 class Server(_Section):
     """The HTTP server."""
 
@@ -171,7 +205,14 @@ class Settings(_Section):
     """All settings; built once, in ``gateway.bootstrap``."""
 
     secrets: ClassVar[frozenset[str]] = frozenset(
-        {"DATABASE_URL", "LDAP_BIND_PASSWORD", "LANDING_S3_SECRET_ACCESS_KEY"}
+        {
+            "DATABASE_URL",
+            "LDAP_BIND_PASSWORD",
+            "LANDING_S3_SECRET_ACCESS_KEY",
+            "LEASES_POSTGRES_URL",
+            "LEASES_DIRECTORY_BIND_PASSWORD",
+            "LEASES_S3_SECRET_ACCESS_KEY",
+        }
     )
 
     database: Database
@@ -183,6 +224,7 @@ class Settings(_Section):
     airflow: Airflow
     batches: Batches = Batches()
     uploads: Uploads = Uploads()
+    leases: Leases = Leases()
     server: Server = Server()
     worker: Worker = Worker()
     log: Log = Log()

@@ -1,4 +1,4 @@
-"""The background loops: messages for Airflow, runs to look after, things to sweep.
+"""The background loops: messages for Airflow, runs to look after, leases, things to sweep.
 
 Each loop is a thread that survives its own failures. Nothing is kept in memory that matters: a
 worker may be killed at any moment, and any number of workers may run.
@@ -34,6 +34,8 @@ from gateway.errors import GatewayError
 from gateway.identity import sessions as signed_in
 from gateway.identity import throttle
 from gateway.landing.zone import BatchPath
+from gateway.leases import reaper
+from gateway.leases.lending import Lending
 from gateway.outbox import queue
 from gateway.outbox.queue import Claim
 from gateway.settings import Settings
@@ -51,6 +53,7 @@ LONGEST_PAUSE_SECONDS = 10.0
 PROBES = 4
 PROBE_SECONDS = 1.0
 SWEEP_LIMIT = 100
+STRAYS_SECONDS = 300.0
 
 log = logs.get("worker")
 
@@ -80,7 +83,12 @@ def run(services: Services, stop: threading.Event) -> None:
         services.airflow_api,
     )
     watch = Watch(parts, stop)
-    loops = [Outbox(services, parts, stop, watch.wake), watch, Sweep(services, stop)]
+    loops = [
+        Outbox(services, parts, stop, watch.wake),
+        watch,
+        Leases(services, stop),
+        Sweep(services, stop),
+    ]
     threads = [
         threading.Thread(target=_keep, args=(loop, stop), name=type(loop).__name__, daemon=True)
         for loop in loops
@@ -141,7 +149,7 @@ class Outbox(Loop):
         self._stop = stop
         self._bell = Bell(services.engine)
         # Each errand needs a connection at times, and so do the loops.
-        size = max(1, min(CREW_SIZE, services.settings.database.pool_size - 3))
+        size = max(1, min(CREW_SIZE, services.settings.database.pool_size - 4))
         self._crew = Crew(size, self._bell.ring)
         self._is_away = False
 
@@ -201,6 +209,27 @@ class Watch(Loop):
     def wake(self) -> None:
         """End the wait for the first active run."""
         self._news.set()
+
+
+class Leases(Loop):
+    """Renews the credentials of running tasks, and ends those of others."""
+
+    def __init__(self, services: Services, stop: threading.Event) -> None:
+        config = services.settings.leases
+        self._lending = Lending(config, services.sessions, services.resources)
+        self._seconds = config.reap_seconds
+        self._stop = stop
+        self._strays_at = time.monotonic() + STRAYS_SECONDS
+
+    def turn(self) -> None:
+        """Look once; now and then compare with what the data systems hold."""
+        done = reaper.turn(self._lending)
+        if time.monotonic() >= self._strays_at:
+            self._strays_at = time.monotonic() + STRAYS_SECONDS
+            reaper.find_strays(self._lending)
+        if done.revoked or done.renewed:
+            log.info("leases_tended", revoked=done.revoked, renewed=done.renewed)
+        self._stop.wait(self._seconds)
 
 
 class Sweep(Loop):

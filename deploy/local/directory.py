@@ -24,7 +24,8 @@ TEMPLATES = Path(__file__).parent.parent / "ldap"
 BASE_DN = "dc=gateway,dc=test"
 ROOT_DN = f"cn=root,{BASE_DN}"
 GATEWAY_DN = f"cn=gateway,ou=services,{BASE_DN}"
-SERVICES = ("acme-uploader", "globex-uploader", "svc-airflow")
+LESSOR_DN = f"cn=lessor,ou=services,{BASE_DN}"
+SERVICES = ("acme-uploader", "globex-uploader", "svc-airflow", "svc-airflow-api")
 PEOPLE = ("acme-operator", "acme-viewer", "globex-operator", "auditor", "admin")
 
 
@@ -44,6 +45,8 @@ class Directory:
         The gateway's own account: reads everything but passwords.
     admin_dn, admin_password
         The server's root account: may change everything.
+    lessor_dn, lessor_password
+        The account that makes and ends the accounts of leases.
     passwords
         Password of every account in the seed, by ``uid``.
     """
@@ -52,12 +55,14 @@ class Directory:
     ca_path: Path
     bind_password: str
     admin_password: str
+    lessor_password: str
     passwords: dict[str, str]
     log: Path
     process: subprocess.Popen[bytes]
     base_dn: str = BASE_DN
     bind_dn: str = GATEWAY_DN
     admin_dn: str = ROOT_DN
+    lessor_dn: str = LESSOR_DN
 
     def stop(self) -> None:
         """End the server in order."""
@@ -117,9 +122,8 @@ def start(run_dir: Path, port: int) -> Directory:
     process = processes.start(argv, log, env=software.environment, cwd=run_dir)
     ca_path = run_dir / "tls" / "ca.pem"
     accounts = {uid: passwords[uid] for uid in (*SERVICES, *PEOPLE)}
-    server = Directory(
-        url, ca_path, passwords["gateway"], passwords["root"], accounts, log, process
-    )
+    own = (passwords["gateway"], passwords["root"], passwords["lessor"])
+    server = Directory(url, ca_path, *own, accounts, log, process)
     try:
         processes.wait_until(lambda: _answers(port, ca_path), process, name="slapd", log=log)
     except BaseException:
@@ -137,7 +141,7 @@ def ssha(password: str) -> str:
 
 def _passwords(path: Path) -> dict[str, str]:
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    names = ("root", "gateway", *SERVICES, *PEOPLE)
+    names = ("root", "gateway", "lessor", *SERVICES, *PEOPLE)
     missing = {name: secrets.token_urlsafe(15) for name in names if name not in known}
     if missing:
         programs.write_secret(path, json.dumps(known | missing, indent=2) + "\n")

@@ -29,6 +29,9 @@ from deploy.local.programs import StackError
 
 MAJOR = 18
 OS_USER = "gateway-postgres"
+LESSOR = "gateway_lessor"
+CLIENT_TEMPLATE = "client_template"
+SCRIPTS = Path(__file__).parent.parent / "postgres"
 # Where files go that OS_USER must reach when run_dir lies below a folder closed to it.
 ROOT_HOME = Path("/var/lib/ingestion-gateway-local")
 
@@ -69,14 +72,29 @@ class Postgres:
                 cursor.execute(statement.format(sql.Identifier(name)))
         return url(owner, password, self.port, name)
 
+    def provide_lessor(self, password: str) -> str:
+        """Make the account that makes leases, and the template of clients' databases.
+
+        Returns the account's URL. `deploy/postgres` says the same for other servers.
+        """
+        with self._superuser() as connection, connection.cursor() as cursor:
+            self._ensure_role(cursor, LESSOR, password)
+            cursor.execute((SCRIPTS / "lessor.sql").read_text())
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [CLIENT_TEMPLATE])
+            if cursor.fetchone() is None:
+                cursor.execute(f"CREATE DATABASE {CLIENT_TEMPLATE} IS_TEMPLATE true")
+                with self._superuser(CLIENT_TEMPLATE) as inside, inside.cursor() as template:
+                    template.execute((SCRIPTS / "client_template.sql").read_text())
+        return url(LESSOR, password, self.port, "postgres")
+
     def drop_database(self, name: str) -> None:
         """Remove a database, if there is one."""
         with self._superuser() as connection, connection.cursor() as cursor:
             statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
             cursor.execute(statement.format(sql.Identifier(name)))
 
-    def _superuser(self) -> _Autocommit:
-        return _Autocommit(self.port, self.password)
+    def _superuser(self, database: str = "postgres") -> _Autocommit:
+        return _Autocommit(self.port, self.password, database)
 
     @staticmethod
     def _ensure_role(cursor: psycopg2.extensions.cursor, owner: str, password: str) -> None:
@@ -108,9 +126,9 @@ class Postgres:
 class _Autocommit:
     """A superuser connection outside any transaction, closed at the end."""
 
-    def __init__(self, port: int, password: str) -> None:
+    def __init__(self, port: int, password: str, database: str) -> None:
         self._connection = psycopg2.connect(
-            host=LOOPBACK, port=port, user="postgres", password=password, dbname="postgres"
+            host=LOOPBACK, port=port, user="postgres", password=password, dbname=database
         )
         self._connection.autocommit = True
 

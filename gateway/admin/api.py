@@ -55,7 +55,8 @@ def healthz() -> dict[str, str]:
 def readyz(request: Request) -> Response:
     """Ask each dependency: 200 when deliveries can be taken, else 503 naming what is away.
 
-    Airflow is reported and never makes it a 503: deliveries are taken and wait for it.
+    Airflow is reported and never makes it a 503: deliveries are taken and wait for it. So are
+    credentials that could not be revoked: they want an administrator, not another server.
     """
     state = request.app.state
     needed: dict[str, Callable[[], Any]] = {
@@ -66,6 +67,7 @@ def readyz(request: Request) -> Response:
     found = probes.ask(needed)
     ready = all(outcome == "ok" for outcome in found.values())
     found["airflow"] = probes.airflow_as_seen(state.sessions)
+    found["leases"] = probes.leases_as_seen(state.sessions)
     body = {"status": "ready" if ready else "unavailable", "checks": found}
     return JSONResponse(body, 200 if ready else 503)
 

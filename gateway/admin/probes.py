@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import logs
 from gateway.jobs.model import Job
+from gateway.leases.model import Lease
 from gateway.outbox.model import Message
 
 log = logs.get("probes")
@@ -35,6 +36,16 @@ def airflow_as_seen(sessions: sessionmaker[Session]) -> str:
     try:
         with sessions.begin() as session:
             return "unavailable" if session.scalars(waiting.limit(1)).first() else "ok"
+    except SQLAlchemyError:
+        return "unknown"
+
+
+def leases_as_seen(sessions: sessionmaker[Session]) -> str:
+    """Return ``ok``, or ``irrevocable`` where somebody has to look after a credential."""
+    stuck = select(Lease.id).where(Lease.state == "irrevocable").limit(1)
+    try:
+        with sessions.begin() as session:
+            return "irrevocable" if session.scalars(stuck).first() else "ok"
     except SQLAlchemyError:
         return "unknown"
 
@@ -64,8 +75,10 @@ class _Backlog:
         with self.sessions.begin() as session:
             messages = _counts(session, Message.topic, Message.state, Message.state != "done")
             jobs = _counts(session, Job.state, Job.cause, Job.finished_at.is_(None))
+            leases = _counts(session, Lease.resource, Lease.state, Lease.state != "revoked")
         yield _gauge("gateway_outbox_messages", "Messages not done", ["topic", "state"], messages)
         yield _gauge("gateway_jobs_unfinished", "Jobs not finished", ["state", "cause"], jobs)
+        yield _gauge("gateway_leases", "Leases not revoked", ["resource", "state"], leases)
 
 
 def _counts(session: Session, first: Any, second: Any, condition: Any) -> list[Any]:

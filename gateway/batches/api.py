@@ -34,7 +34,7 @@ from gateway.batches.views import (
 from gateway.clients import limits, registry
 from gateway.clients.registry import Client
 from gateway.errors import NotFoundError, TooLargeError, UnavailableError, UnsupportedMediaError
-from gateway.identity.access import Operator, Reader, Writer
+from gateway.identity.access import FilesReader, Operator, Reader, Writer
 from gateway.jobs import states
 from gateway.jobs.api import REFUSALS, Cursor, Limit, Name, answered, tagged, tagged_problems
 from gateway.jobs.reading import as_queued, client_of, of_batch
@@ -241,7 +241,7 @@ def seal_batch(
     },
 )
 def show_manifest(
-    batch_id: str, request: Request, principal: Reader, session: web.SessionDep
+    batch_id: str, request: Request, principal: FilesReader, session: web.SessionDep
 ) -> Response:
     """Give the sealed list of files: exactly the bytes that the receipt signs (RFC 8785)."""
     found = manifest.of(session, client_of(principal), batch_id)

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from gateway import settings
 from gateway.clients.rate import RequestRate
 from gateway.clients.registry import ClientSuspendedError
-from gateway.errors import ForbiddenError, GatewayError
-from gateway.identity import scopes, sessions
+from gateway.errors import ForbiddenError, GatewayError, NotFoundError
+from gateway.identity import passes, scopes, sessions
 from gateway.identity.accounts import Account, Kind
 from gateway.identity.directory import Directory
 from gateway.identity.membership import Membership
@@ -198,6 +198,32 @@ class Access:
             suspended=state == "suspended",
         )
 
+    def by_pass(self, token: str, batch_id: str) -> Principal:
+        """Return whom a pass lets in: one task, to the files of one batch.
+
+        Raises
+        ------
+        InvalidTokenError
+            It never was a pass, has expired or was taken back.
+        NotFoundError
+            It is for another batch.
+        """
+        with self.database.begin() as session:
+            found = passes.find(session, token)
+        if found is None:
+            raise InvalidTokenError
+        if found.batch_id != batch_id:
+            raise NotFoundError
+        return Principal(
+            subject=found.id,
+            kind="service",
+            client=found.client,
+            scopes=frozenset({scopes.BATCHES_READ}),
+            groups=(),
+            jti=found.id,
+            expires_at=int(found.expires_at.timestamp()),
+        )
+
     def rights(self, name: str) -> Rights | None:
         """Return all that an account may do, and through which groups; None if it is unknown."""
         account = self.membership.account(name)
@@ -232,6 +258,7 @@ _described = {
     scopes.AUDIT_READ: "Read the audit trail",
     scopes.ADMIN: "Administer the platform",
     scopes.JOBS_PROGRESS: "Report the progress of jobs",
+    scopes.LEASES: "Take credentials for running tasks",
 }
 _scheme = OAuth2(
     flows=OAuthFlows(
@@ -273,14 +300,32 @@ def requires(*needed: str, of_a_client: bool = False) -> Any:
     """
 
     def check(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
-        if of_a_client and caller.client is None:
-            message = "This is for accounts of a client."
-            raise ForbiddenError(message)
-        if not caller.scopes.issuperset(needed):
-            raise _missing(caller, needed)
-        return caller
+        return _admitted(caller, needed, of_a_client=of_a_client)
 
     return Depends(check)
+
+
+def _admitted(caller: Principal, needed: tuple[str, ...], *, of_a_client: bool) -> Principal:
+    if of_a_client and caller.client is None:
+        message = "This is for accounts of a client."
+        raise ForbiddenError(message)
+    if not caller.scopes.issuperset(needed):
+        raise _missing(caller, needed)
+    return caller
+
+
+def _files_reader(
+    request: Request, batch_id: str, authorization: Annotated[str | None, Security(_scheme)]
+) -> Principal:
+    """Let readers in, and a task with its pass to this very batch."""
+    token = token_of(authorization or "")
+    if token is None or not token.startswith(passes.PREFIX):
+        caller = _caller(request, authorization)
+        return _admitted(caller, (scopes.BATCHES_READ,), of_a_client=True)
+    access: Access = request.app.state.access
+    caller = access.by_pass(token, batch_id)
+    access.rate.take(caller.client or "")
+    return caller
 
 
 def requires_one(*needed: str) -> Any:
@@ -304,8 +349,10 @@ def _missing(caller: Principal, needed: tuple[str, ...]) -> ForbiddenError:
 
 Anyone = Annotated[Principal, requires()]
 Reader = Annotated[Principal, requires(scopes.BATCHES_READ, of_a_client=True)]
+FilesReader = Annotated[Principal, Depends(_files_reader)]
 Writer = Annotated[Principal, requires(scopes.BATCHES_WRITE, of_a_client=True)]
 Operator = Annotated[Principal, requires(scopes.JOBS_WRITE, of_a_client=True)]
 Auditor = Annotated[Principal, requires_one(scopes.AUDIT_READ, scopes.ADMIN)]
 Admin = Annotated[Principal, requires(scopes.ADMIN)]
 Platform = Annotated[Principal, requires(scopes.JOBS_PROGRESS)]
+Lessor = Annotated[Principal, requires(scopes.LEASES)]

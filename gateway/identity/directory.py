@@ -1,6 +1,6 @@
 """Speaks LDAP: searches on a few kept connections, each password on a connection of its own.
 
-The only module that imports ldap3. What ldap3 2.9 does by itself and must not do here: bind
+With ``entries`` the only module that imports ldap3. What ldap3 2.9 does by itself and must not do here: bind
 anonymously for an empty name, reuse a connection's password for another name, follow referrals
 with the service password, skip TLS verification, wait for ever.
 """
@@ -66,7 +66,7 @@ class Directory(Lookup):
         scopes.check(roles)
         self._endpoint = Endpoint.of(config)
         self._seconds = max(1, int(config.timeout_seconds))
-        self._tls = _VerifiedTls(self._endpoint)
+        self._tls = VerifiedTls(self._endpoint)
         self._slots = threading.BoundedSemaphore(config.pool_size)
         self._idle: deque[Connection] = deque()
 
@@ -85,13 +85,13 @@ class Directory(Lookup):
     def close(self) -> None:
         """Close the connections that are not in use."""
         while self._idle:
-            _drop(self._idle.pop())
+            drop(self._idle.pop())
 
     def bind(self, dn: str, password: str) -> bool:
         """Say whether the directory takes a password, on a connection made for this alone."""
         with self._slot():
             connection, code = self._connect(dn, password)
-            _drop(connection)
+            drop(connection)
         if code != _SUCCESS and code not in _REFUSED:
             log.warning("directory_bind_failed", code=code)
             raise DirectoryUnavailableError
@@ -137,7 +137,7 @@ class Directory(Lookup):
                 time_limit=self._seconds,
             )
         except BaseException:
-            _drop(connection)
+            drop(connection)
             raise
         self._idle.append(connection)
         if result["result"] == _NO_SUCH_OBJECT:
@@ -161,7 +161,7 @@ class Directory(Lookup):
         password = self.config.bind_password.get_secret_value()
         connection, code = self._connect(self.config.bind_dn, password)
         if code != _SUCCESS:
-            _drop(connection)
+            drop(connection)
             log.error("directory_refuses_bind_dn", code=code)
             raise DirectoryUnavailableError
         return connection
@@ -189,7 +189,7 @@ class Directory(Lookup):
                 connection.start_tls(read_server_info=False)
             _, result, _, _ = connection.bind(read_server_info=False)
         except BaseException:
-            _drop(connection)
+            drop(connection)
             raise
         return connection, result["result"]
 
@@ -221,7 +221,7 @@ class Directory(Lookup):
             self._slots.release()
 
 
-class _VerifiedTls(Tls):
+class VerifiedTls(Tls):
     """Wraps sockets by a context of the standard library, which checks chain and host name.
 
     ldap3's own builds a context for every connection (tens of milliseconds) and sends no SNI.
@@ -251,7 +251,8 @@ def _values(raw: Mapping[str, Sequence[bytes]]) -> dict[str, list[str]]:
     }
 
 
-def _drop(connection: Connection) -> None:
+def drop(connection: Connection) -> None:
+    """Close a connection, whatever state it is in."""
     with suppress(LDAPException, OSError):
         connection.unbind()
     if connection.socket is not None:

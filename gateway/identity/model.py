@@ -55,3 +55,15 @@ class FailedLogin(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str]
     at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class BatchPass(Base):
+    """A token, known by its digest only, that opens the files of one batch to one task."""
+
+    __tablename__ = "batch_pass"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)
+    client: Mapped[str]
+    batch_id: Mapped[str]
+    expires_at: Mapped[datetime]

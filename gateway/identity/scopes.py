@@ -13,11 +13,12 @@ BATCHES_READ = "batches:read"
 BATCHES_WRITE = "batches:write"
 JOBS_WRITE = "jobs:write"
 JOBS_PROGRESS = "jobs:progress"
+LEASES = "leases"
 AUDIT_READ = "audit:read"
 ADMIN = "admin"
-ALL = (BATCHES_WRITE, BATCHES_READ, JOBS_WRITE, JOBS_PROGRESS, AUDIT_READ, ADMIN)
-# Reporting a job's progress is done at the gateway; it means nothing to Airflow.
-FOR_AIRFLOW = frozenset(ALL) - {JOBS_PROGRESS}
+ALL = (BATCHES_WRITE, BATCHES_READ, JOBS_WRITE, JOBS_PROGRESS, LEASES, AUDIT_READ, ADMIN)
+# What the Airflow deployment does at the gateway means nothing to Airflow itself.
+FOR_AIRFLOW = frozenset(ALL) - {JOBS_PROGRESS, LEASES}
 # What is left to a suspended client: to see what it has delivered.
 WHILE_SUSPENDED = frozenset({BATCHES_READ})
 
@@ -67,7 +68,7 @@ def check(roles: settings.Roles) -> None:
     ]
     wrong += [
         f"GATEWAY_ROLES_{name.upper()}: must not be empty or contain {PLACE}"
-        for name in ("auditors", "admins", "platform")
+        for name in ("auditors", "admins", "platform", "lessors")
         if not getattr(roles, name) or PLACE in getattr(roles, name)
     ]
     if wrong:
@@ -121,6 +122,7 @@ def _by_group(roles: settings.Roles, client: str | None) -> dict[str, frozenset[
             (roles.auditors, {AUDIT_READ}),
             (roles.admins, {ADMIN}),
             (roles.platform, {JOBS_PROGRESS}),
+            (roles.lessors, {LEASES}),
         ]
     else:
         uploader = {BATCHES_WRITE, BATCHES_READ}

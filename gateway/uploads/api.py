@@ -28,7 +28,7 @@ from gateway.errors import (
     TooLargeError,
     UnsupportedMediaError,
 )
-from gateway.identity.access import Reader, Writer
+from gateway.identity.access import FilesReader, Writer
 from gateway.jobs.api import REFUSALS, tagged_problems
 from gateway.jobs.reading import as_queued, client_of
 from gateway.landing.names import FileName, InvalidFilenameError, ReservedNameError
@@ -126,7 +126,9 @@ async def put_file(batch_id: str, name: Name, request: Request, principal: Write
     "/v1/batches/{batch_id}/files/{name}",
     responses=web.problems(*REFUSALS, NotFoundError),
 )
-def show_file(batch_id: str, name: Name, principal: Reader, session: web.SessionDep) -> FileView:
+def show_file(
+    batch_id: str, name: Name, principal: FilesReader, session: web.SessionDep
+) -> FileView:
     """Show a file's size, digest and state."""
     _, file = completion.file_of(session, client_of(principal), batch_id, name)
     return FileView.of(file)
@@ -143,7 +145,7 @@ def show_file(batch_id: str, name: Name, principal: Reader, session: web.Session
         ),
     },
 )
-def get_content(batch_id: str, name: Name, request: Request, principal: Reader) -> Response:
+def get_content(batch_id: str, name: Name, request: Request, principal: FilesReader) -> Response:
     """Give a complete file's bytes back, or one range of them, while it is retained."""
     state = request.app.state
     # Closed before the bytes go out: a slow reader must not hold a transaction.

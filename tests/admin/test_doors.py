@@ -244,7 +244,7 @@ def test_probes_need_no_account_and_name_no_client(client: TestClient) -> None:
     ready = client.get("/readyz")
     assert ready.status_code == 200
     needed = {"database": "ok", "directory": "ok", "landing": "ok"}
-    assert ready.json()["checks"] == {**needed, "airflow": "ok"}
+    assert ready.json()["checks"] == {**needed, "airflow": "ok", "leases": "ok"}
     metrics = client.get("/metrics")
     assert "gateway_outbox_messages" in metrics.text
     assert "acme" not in metrics.text

@@ -70,6 +70,7 @@ def users(path: str) -> list[str]:
 
 def filled(path: str, batch: str, job: str) -> str:
     path = path.replace("{batch_id}", batch).replace("{name}", "a.csv").replace("{client}", "acme")
+    path = path.replace("{lease_id}", job.replace("job", "lea"))
     return path.replace("{job_id}", job).replace("{id}", job)
 
 

@@ -83,6 +83,7 @@ def fill(path: str, batch: str, job: str, upload: str = "") -> str:
     values = {"name": OURS, "client": "acme", "slug": "not-found"}
     # Of one name's uploads there is one at a time: it is named by the batch's own digits.
     named = {"batch_id": batch, "job_id": job, "upload_id": upload or batch.replace("bat", "upl")}
+    named["lease_id"] = batch.replace("bat", "lea")
 
     def value(found: re.Match[str]) -> str:
         key = found[1]

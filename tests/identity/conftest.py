@@ -30,6 +30,7 @@ CALLERS = {
     "auditor": access.Auditor,
     "admin": access.Admin,
     "platform": access.Platform,
+    "lessor": access.Lessor,
 }
 
 

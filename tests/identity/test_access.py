@@ -24,8 +24,9 @@ OPEN = {
     "auditor": {"anyone", "auditor"},
     "admin": {"anyone", "auditor", "admin"},
     "svc-airflow": {"anyone", "platform"},
+    "svc-airflow-api": {"anyone", "lessor"},
 }
-DOORS = ("anyone", "reader", "writer", "operator", "auditor", "admin", "platform")
+DOORS = ("anyone", "reader", "writer", "operator", "auditor", "admin", "platform", "lessor")
 
 
 def knock(client: TestClient, token: str, door: str = "anyone") -> Any:

@@ -20,6 +20,7 @@ UPLOADER = frozenset({"batches:read", "batches:write"})
         ("gateway-auditors", None, frozenset({"audit:read"})),
         ("gateway-admins", None, frozenset({"admin"})),
         ("gateway-platform", None, frozenset({"jobs:progress"})),
+        ("gateway-lessors", None, frozenset({"leases"})),
     ],
 )
 def test_each_role_gives_its_scopes_and_no_more(

@@ -105,7 +105,12 @@ def test_other_libraries_verify_a_token_by_the_published_keys(
 
 @pytest.mark.parametrize(
     ("name", "scope"),
-    [("admin", "admin"), ("auditor", "audit:read"), ("svc-airflow", "jobs:progress")],
+    [
+        ("admin", "admin"),
+        ("auditor", "audit:read"),
+        ("svc-airflow", "jobs:progress"),
+        ("svc-airflow-api", "leases"),
+    ],
 )
 def test_the_platforms_own_accounts_have_no_client(
     client: TestClient, directory_server: DirectoryServer, name: str, scope: str

@@ -212,7 +212,7 @@ def test_a_token_never_gives_more_than_the_directory_does(
     client: TestClient, forger: Forger
 ) -> None:
     beyond = forger.sign(forger.header(), forger.claims(scope="admin audit:read jobs:write"))
-    for door in ("admin", "auditor", "operator", "platform"):
+    for door in ("admin", "auditor", "operator", "platform", "lessor"):
         headers = {"Authorization": f"Bearer {beyond}"}
         assert client.get(f"/doors/{door}", headers=headers).status_code == 403
     for foreign in (forger.claims(client="globex"), forger.claims(client=None)):

@@ -1,0 +1,165 @@
+"""Short-lived entries of the directory: added, prolonged and removed by an account for that alone.
+
+Such an entry is a ``dynamicObject`` (RFC 2589): the directory removes it by itself when its time is
+up, and with it everything that it may do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ldap3 import LEVEL, NONE, SAFE_SYNC, SIMPLE, Connection, Server
+from ldap3.utils.dn import escape_rdn
+
+from gateway import settings
+from gateway.identity.accounts import DirectoryUnavailableError
+from gateway.identity.directory import VerifiedTls, drop
+from gateway.identity.endpoint import Endpoint
+
+REFRESH = "1.3.6.1.4.1.1466.101.119.1"
+CLASSES = ["account", "simpleSecurityObject", "dynamicObject"]
+_SUCCESS, _NO_SUCH_OBJECT, _EXISTS = 0, 32, 68
+
+
+class Entries:
+    """Accounts ``uid=<name>,ou=<client>,<base>`` that live for a while.
+
+    Parameters
+    ----------
+    config
+        Where the directory is; its own account is not used here.
+    bind_dn, password
+        The account that may write below ``base``.
+    """
+
+    def __init__(self, config: settings.Ldap, bind_dn: str, password: str, base: str) -> None:
+        self.endpoint = Endpoint.of(config)
+        self._tls = VerifiedTls(self.endpoint)
+        self._seconds = max(1, int(config.timeout_seconds))
+        self._account = (bind_dn, password.encode())
+        self._base = base
+
+    def dn(self, client: str, name: str) -> str:
+        """Return the DN of an account."""
+        return f"uid={escape_rdn(name)},ou={escape_rdn(client)},{self._base}"
+
+    def add(self, client: str, name: str, password_hash: str, seconds: float) -> None:
+        """Add an account that lives for so long.
+
+        Raises
+        ------
+        DirectoryUnavailableError
+            It could not be added, or not be given its time.
+        """
+        home = f"ou={escape_rdn(client)},{self._base}"
+        values = {"uid": name, "ou": client, "userPassword": password_hash}
+        with self._connected() as connection:
+            unit = connection.add(home, "organizationalUnit", {"ou": client})
+            _require(unit, _SUCCESS, _EXISTS)
+            dn = self.dn(client, name)
+            _require(connection.add(dn, CLASSES, values), _SUCCESS)
+            _require(_refresh(connection, dn, seconds), _SUCCESS)
+
+    def prolong(self, dn: str, seconds: float) -> None:
+        """Let an account live so long from now on.
+
+        Raises
+        ------
+        DirectoryUnavailableError
+            It could not be done; or there is none any more.
+        """
+        with self._connected() as connection:
+            _require(_refresh(connection, dn, seconds), _SUCCESS)
+
+    def remove(self, dn: str) -> None:
+        """Remove an account; an absent one is no error.
+
+        Raises
+        ------
+        DirectoryUnavailableError
+            It could not be done.
+        """
+        with self._connected() as connection:
+            _require(connection.delete(dn), _SUCCESS, _NO_SUCH_OBJECT)
+
+    def names(self) -> list[str]:
+        """Return the names of the accounts there are.
+
+        Raises
+        ------
+        DirectoryUnavailableError
+            They could not be asked for.
+        """
+        found = []
+        with self._connected() as connection:
+            for unit in _children(connection, self._base, "(objectClass=organizationalUnit)"):
+                accounts = _children(connection, unit["dn"], "(objectClass=dynamicObject)")
+                found += [each["attributes"]["uid"][0] for each in accounts]
+        return [name.decode() if isinstance(name, bytes) else str(name) for name in found]
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        server = Server(
+            self.endpoint.host,
+            port=self.endpoint.port,
+            use_ssl=self.endpoint.tls_first,
+            tls=self._tls,
+            get_info=NONE,
+            connect_timeout=self._seconds,
+        )
+        user, secret = self._account
+        password: Any = secret
+        connection = Connection(
+            server,
+            user=user,
+            password=password,
+            authentication=SIMPLE,
+            client_strategy=SAFE_SYNC,
+            auto_referrals=False,
+            check_names=False,
+            receive_timeout=self._seconds,
+        )
+        try:
+            connection.open(read_server_info=False)
+            if not self.endpoint.tls_first:
+                connection.start_tls(read_server_info=False)
+            _require(connection.bind(read_server_info=False), _SUCCESS)
+            yield connection
+        except DirectoryUnavailableError:
+            raise
+        except Exception as error:
+            # ldap3 also lets TypeError and others out when a server goes away halfway.
+            raise DirectoryUnavailableError from error
+        finally:
+            drop(connection)
+
+
+def _children(connection: Any, base: str, what: str) -> list[dict[str, Any]]:
+    answer = connection.search(base, what, LEVEL, attributes=["uid"])
+    _require(answer, _SUCCESS)
+    return [each for each in answer[2] or [] if each["type"] == "searchResEntry"]
+
+
+def _refresh(connection: Any, dn: str, seconds: float) -> Any:
+    return connection.extended(REFRESH, _refresh_request(dn, max(1, int(seconds))))
+
+
+def _refresh_request(dn: str, seconds: int) -> bytes:
+    """Write ``SEQUENCE { entryName [0] OCTET STRING, requestTtl [1] INTEGER }`` in BER."""
+    number = seconds.to_bytes(seconds.bit_length() // 8 + 1, "big")
+    return _element(0x30, _element(0x80, dn.encode()) + _element(0x81, number))
+
+
+def _element(tag: int, content: bytes) -> bytes:
+    length = len(content)
+    if length >= 0x80:  # noqa: PLR2004 - the long form of a length begins here
+        octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
+        return bytes([tag, 0x80 | len(octets)]) + octets + content
+    return bytes([tag, length]) + content
+
+
+def _require(answer: Any, *accepted: int) -> None:
+    if answer[1]["result"] not in accepted:
+        raise DirectoryUnavailableError
