@@ -33,6 +33,7 @@ PACKAGES = ("ceph-mon", "ceph-osd", "radosgw")
 UNNEEDED = ("libblockdev", "libdevmapper", "liblvm", "libparted", "libnvme", "libpopt", "libinih")
 REGION = "us-east-1"
 ACCOUNT = "gateway"
+LESSOR = "lessor"
 MEMORY_BYTES = 4 * 1024**3
 
 # No authentication within the cluster: it is alone on its loopback ports, and lives for a test. The
@@ -123,6 +124,9 @@ class ObjectStore:
     software: Software
     cluster: list[subprocess.Popen[bytes]]
     gateway: subprocess.Popen[bytes] | None = None
+    # With it the store seals the session tokens it gives out.
+    token_key: str = field(default_factory=lambda: secrets.token_hex(8))
+    _lessor: tuple[str, str] | None = None
 
     @property
     def endpoint(self) -> str:
@@ -143,6 +147,15 @@ class ObjectStore:
         with build_opener(ProxyHandler({})).open(Request(address, method="PUT"), timeout=30):  # noqa: S310
             pass
 
+    def lessor(self) -> tuple[str, str]:
+        """Return the keys of the account that makes leases, and the users their roles trust."""
+        if self._lessor is None:
+            self._lessor = (secrets.token_hex(10).upper(), secrets.token_urlsafe(30))
+            keys = [f"--access-key={self._lessor[0]}", f"--secret={self._lessor[1]}"]
+            words = [f"--uid={LESSOR}", "--display-name=lessor", "--caps=users=*;roles=*"]
+            self._administer("user", "create", *words, *keys)
+        return self._lessor
+
     def limit(self, size_bytes: int | None) -> None:
         """Give the account a quota, or none; the store may notice after a moment."""
         scope = ["--quota-scope=user", f"--uid={ACCOUNT}"]
@@ -159,7 +172,8 @@ class ObjectStore:
         # Without tcp_nodelay every answer waits 40 ms for an acknowledgement.
         front = f"beast endpoint={LOOPBACK}:{self.port} tcp_nodelay=1"
         quota = ["--rgw-bucket-quota-ttl=0", "--rgw-user-quota-bucket-sync-interval=1"]
-        argv += [f"--conf={self.run_dir / 'ceph.conf'}", f"--rgw-frontends={front}", *quota]
+        sts = ["--rgw-s3-auth-use-sts=true", f"--rgw-sts-key={self.token_key}"]
+        argv += [f"--conf={self.run_dir / 'ceph.conf'}", f"--rgw-frontends={front}", *quota, *sts]
         process = processes.start(
             argv, log, env=self.software.environment, cwd=self.run_dir, death_signal="KILL"
         )
