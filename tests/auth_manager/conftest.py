@@ -54,6 +54,7 @@ ENVIRONMENT = {
     "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
     "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(HOME / "logs"),
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+    "AIRFLOW__SECRETS__BACKEND": "ingest.secrets_backend.ClientConnections",
     "INGEST_GATEWAY_ISSUER": ISSUER,
     "INGEST_REGISTRY_PATH": str(REGISTRY),
 }
