@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from http import HTTPStatus
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from deploy.local.processes import LOOPBACK
 from deploy.local.programs import ROOT
 
 HOME = layout.STACK / "airflow"
+# Other DAGs than the factory's, for whoever tries some.
+DAGS = os.environ.get("STACK_DAGS_DIR") or str(ROOT / "airflow/dags")
 PROGRAM = environments.AIRFLOW.path / "bin/airflow"
+API_SERVER = "airflow-api"
 COMPONENTS = {
     # Logs are read from the shared folder: a log server would listen beyond loopback.
-    "airflow-api": ["api-server"],
+    API_SERVER: ["api-server"],
     "airflow-scheduler": ["scheduler", "--skip-serve-logs"],
     "airflow-dags": ["dag-processor"],
     "airflow-triggerer": ["triggerer", "--skip-serve-logs"],
@@ -36,7 +40,7 @@ def environment(ports: Ports, secrets: Secrets, database_url: str) -> dict[str, 
 
 def _configuration(ports: Ports, secrets: Secrets, database_url: str) -> dict[str, str]:
     return {
-        "CORE__DAGS_FOLDER": str(ROOT / "airflow/dags"),
+        "CORE__DAGS_FOLDER": DAGS,
         "CORE__PLUGINS_FOLDER": str(ROOT / "airflow/plugins"),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__EXECUTOR": "LocalExecutor",
@@ -80,6 +84,14 @@ def password_file(account: str) -> Path:
     return layout.STACK / f"{account}.password"
 
 
+# Only the API server hands credentials to tasks; the processes that run tasks have no account for it.
+OWN_VARIABLES = {
+    "AIRFLOW__SECRETS__BACKEND": "ingest.secrets_backend.ClientConnections",
+    "INGEST_LEASES_USER": "svc-airflow-api",
+    "INGEST_LEASES_PASSWORD_FILE": str(password_file("svc-airflow-api")),
+}
+
+
 def needs_migration() -> bool:
     """Say whether the metadata database was not yet migrated by this very Airflow."""
     return not _stamp().exists() or _stamp().read_text() != _version()
@@ -109,6 +121,7 @@ def _version() -> str:
 
 
 def prepare(passwords: dict[str, str]) -> None:
-    """Make Airflow's home and the file its tasks read their password from."""
+    """Make Airflow's home and the files its tasks and its API server read their password from."""
     (HOME / "logs").mkdir(parents=True, exist_ok=True)
-    programs.write_secret(password_file("svc-airflow"), passwords["svc-airflow"])
+    for account in ("svc-airflow", "svc-airflow-api"):
+        programs.write_secret(password_file(account), passwords[account])

@@ -14,10 +14,21 @@ PROGRAM = environments.GATEWAY.path / "bin/gateway"
 CLIENTS = [ROOT / "deploy/demo/acme.yaml", ROOT / "deploy/demo/globex.yaml"]
 
 
-def environment(ports: Ports, directory: Directory, database_url: str) -> dict[str, str]:
-    """Return the variables of the gateway's processes."""
+def environment(
+    ports: Ports, directory: Directory, database_url: str, lessor_url: str
+) -> dict[str, str]:
+    """Return the variables of the gateway's processes.
+
+    Parameters
+    ----------
+    lessor_url
+        The Postgres that tasks get leases of, as the account that makes them.
+    """
     password_file = layout.STACK / "ldap-bind.password"
     programs.write_secret(password_file, directory.bind_password)
+    lessor_files = {name: layout.STACK / f"lessor-{name}.secret" for name in ("url", "ldap")}
+    programs.write_secret(lessor_files["url"], lessor_url)
+    programs.write_secret(lessor_files["ldap"], directory.lessor_password)
     given = {
         "DATABASE_URL": database_url,
         "LDAP_URL": directory.url,
@@ -30,12 +41,17 @@ def environment(ports: Ports, directory: Directory, database_url: str) -> dict[s
         "LANDING_ROOT": layout.LANDING,
         "AIRFLOW_URL": ports.airflow_url,
         "AIRFLOW_REGISTRY_PATH": layout.REGISTRY,
+        "LEASES_LANDING": "path",
+        "LEASES_POSTGRES_URL_FILE": lessor_files["url"],
+        "LEASES_DIRECTORY_BIND_DN": directory.lessor_dn,
+        "LEASES_DIRECTORY_BIND_PASSWORD_FILE": lessor_files["ldap"],
         "SERVER_HOST": LOOPBACK,
         "SERVER_PORT": ports.gateway,
         "LOG_LEVEL": "info",
     }
     variables = {f"GATEWAY_{name}": str(value) for name, value in given.items()}
-    return layout.clean_environment() | variables
+    # This checkout's gateway, whichever checkout the environment was made from.
+    return layout.clean_environment() | {"PYTHONPATH": str(ROOT)} | variables
 
 
 def preparations() -> list[tuple[str, programs.Words]]:

@@ -78,15 +78,18 @@ class Secrets:
     airflow_jwt: str
     airflow_session: str
     airflow_fernet: str
+    lessor_database: str
 
     @classmethod
     def load(cls) -> Self:
         """Read the stack's secrets, making them first where there are none."""
         path = STACK / "secrets.json"
-        if not path.exists():
-            made = {name: secrets.token_urlsafe(48) for name in cls.__dataclass_fields__}
-            made["airflow_fernet"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-            programs.write_secret(path, json.dumps(made, indent=2) + "\n")
+        known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        made = {name: secrets.token_urlsafe(48) for name in cls.__dataclass_fields__}
+        made["airflow_fernet"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        # A stack of an earlier version may lack some.
+        if not known.keys() >= made.keys():
+            programs.write_secret(path, json.dumps(made | known, indent=2) + "\n")
         return cls(**json.loads(path.read_text()))
 
 

@@ -168,11 +168,16 @@ class Stack:
 
     def _start_airflow(self, variables: dict[str, str]) -> None:
         for name, words in airflow.COMPONENTS.items():
-            self._spawn(name, [airflow.PROGRAM, *words], variables)
+            own = airflow.OWN_VARIABLES if name == airflow.API_SERVER else {}
+            self._spawn(name, [airflow.PROGRAM, *words], variables | own)
 
     def _start_gateway(self) -> None:
         assert self._directory is not None  # noqa: S101 - set by _start_stores()
-        variables = gateway.environment(self.ports, self._directory, self._database("gateway"))
+        assert self._postgres is not None  # noqa: S101 - set by _start_stores()
+        lessor_url = self._postgres.provide_lessor(self.secrets.lessor_database)
+        variables = gateway.environment(
+            self.ports, self._directory, self._database("gateway"), lessor_url
+        )
         for purpose, command in gateway.preparations():
             step = self._run("gateway-prepare", command, variables)
             self._finish(step, "gateway-prepare", purpose)

@@ -95,6 +95,8 @@ def stack(run_dir: Path) -> Iterator[Stack]:
     """Start the stack on ports and in a folder of this session's own."""
     directory = run_dir / "stack"
     variables = {**os.environ, "PORT_BASE": str(_free_ports()), "STACK_DIR": str(directory)}
+    # The factory's, and two whose tasks ask for connections.
+    variables["STACK_DAGS_DIR"] = str(Path(__file__).parent / "dags")
     command = [sys.executable, "-m", "deploy.local"]
     up = subprocess.run(
         [*command, "up"],

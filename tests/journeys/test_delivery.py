@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.journeys import borrowing
 from tests.journeys.conftest import Stack
 
 COLUMNS = (
@@ -169,3 +170,51 @@ def test_people_see_in_airflow_what_is_theirs_and_nothing_else(stack: Stack) -> 
         body = {"logical_date": None}
         refused = person.post("/api/v2/dags/acme__flights/dagRuns", json=body)
         assert refused.status_code == 403
+
+
+def test_a_task_is_lent_each_of_its_clients_connections_for_as_long_as_it_runs(
+    stack: Stack, tmp_path: Path
+) -> None:
+    borrowing.onboard_probe(stack)
+    path = tmp_path / "flights_2013_09.csv"
+    path.write_text(flights(9, 10))
+    job = borrowing.deliver(stack, path)
+    found = borrowing.findings(stack, borrowing.OWN, f"gw.{job}")
+    assert found["client_postgres"]["answer"] == 42
+    assert found["client_postgres"]["role"].startswith("lea_")
+    assert found["client_postgres"]["acts_as"].startswith("client_")
+    assert found["client_landing"] == ["flights_2013_09.csv"]
+    assert found["client_directory"] == 0
+    others = {value for name, value in found.items() if name not in borrowing.USED}
+    assert others == {"AirflowSecretsBackendAccessDenied"}, found
+
+    def over() -> bool:
+        lent = borrowing.leases(stack, job)
+        return {each["state"] for each in lent} == {"revoked"} and len(lent) == 3
+
+    ended(stack, "ACME_OPERATOR", job)
+    until(over, seconds=15)
+    (role,) = {
+        each["id"] for each in borrowing.leases(stack, job) if each["resource"] == "postgres"
+    }
+    assert role == found["client_postgres"]["role"]
+
+    # A run that has ended in the gateway gets nothing, though Airflow runs its task once more.
+    with borrowing.airflow(stack) as admin:
+        borrowing.rerun(admin, borrowing.OWN, f"gw.{job}")
+        again = borrowing.findings(stack, borrowing.OWN, f"gw.{job}", tried=2)
+        assert set(again.values()) == {"AirflowSecretsBackendAccessDenied"}, again
+
+
+def test_a_dag_that_spoofs_a_client_is_lent_nothing(stack: Stack) -> None:
+    with borrowing.airflow(stack) as admin:
+        bait = {"connection_id": "everybodys", "conn_type": "generic", "host": "xq-bait"}
+        assert admin.post("/api/v2/connections", json=bait).status_code < 300
+        for dag_id, run_id in (
+            (borrowing.SPOOF, "by-hand"),
+            (borrowing.SPOOF, "gw.job_" + "0" * 26),
+            (borrowing.OWN, "by-hand"),
+        ):
+            borrowing.run(admin, dag_id, run_id)
+            found = borrowing.findings(stack, dag_id, run_id)
+            assert set(found.values()) == {"AirflowSecretsBackendAccessDenied"}, (dag_id, found)
