@@ -219,7 +219,6 @@ def seal_batch(
     request: Request,
     response: Response,
     principal: Writer,
-    session: web.SessionDep,
     wanted: Annotated[SealRequest, Depends(_seal_request)],
 ) -> SealedView:
     """Close a batch and have it processed. Again gives the same answer.
@@ -227,7 +226,9 @@ def seal_batch(
     With ``files``, the batch must consist of exactly these.
     """
     state = request.app.state
-    batch, job = seal.seal(session, principal, state.zone, state.keys, batch_id, wanted.files)
+    batch, job = seal.carry_out(
+        state.sessions, principal, state.zone, state.keys, batch_id, wanted.files
+    )
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return SealedView(batch=BatchSummary.of(batch), job=as_queued(job))
 

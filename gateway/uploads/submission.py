@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from gateway import logs, settings
-from gateway.batches import ledger
+from gateway.batches import ledger, seal
 from gateway.batches.model import Batch
-from gateway.batches.seal import seal
 from gateway.batches.views import BatchRequest, ListedFile
 from gateway.errors import InvalidRequestError, NotFoundError, TooLargeError
 from gateway.identity.access import Principal
@@ -159,9 +158,8 @@ class _Delivery:
         if self.batch is None:
             raise InvalidRequestError("There are no files.")
         to = self._to
-        with to.intake.sessions.begin() as session:
-            zone, keys = to.intake.zone, to.keys
-            return seal(session, to.principal, zone, keys, self.batch.id, self._stored)
+        sessions, zone = to.intake.sessions, to.intake.zone
+        return seal.carry_out(sessions, to.principal, zone, to.keys, self.batch.id, self._stored)
 
     def give_up(self) -> None:
         """Cancel what was begun; what this cannot do is left to the worker's sweep; blocks."""
