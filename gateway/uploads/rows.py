@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import RowMapping, Table, exists, func, insert, select, update
+from sqlalchemy import RowMapping, Table, exists, func, insert, select, true, update
 from sqlalchemy.orm import Session
 
 from gateway.audit import trail
@@ -25,6 +25,9 @@ BATCH = cast("Table", Batch.__table__)
 IS_RESUMABLE = (
     exists().where(Upload.id == FILE.c.upload, Upload.state.in_(ACTIVE)).label("is_resumable")
 )
+
+# Nobody moves what lies under the name.
+IS_FREE = func.coalesce(FILE.c.held_until <= func.clock_timestamp(), true()).label("is_free")
 
 
 @dataclass(frozen=True, slots=True)
