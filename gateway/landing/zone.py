@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import IO, Any, Protocol, runtime_checkable
 
+from gateway.chunks import Chunk
 from gateway.errors import GatewayError, UnavailableError
 
 FILES = "files"
 COMPONENT = re.compile(r"[a-z][a-z0-9_-]{1,62}")
-Chunk = bytes | bytearray | memoryview
 Tell = Callable[[int], None]
 
 

@@ -16,10 +16,11 @@ from sqlalchemy.orm import Session
 
 from gateway import logs
 from gateway.batches.model import File
+from gateway.chunks import Chunk
 from gateway.errors import TooLargeError
 from gateway.identity.access import Principal
 from gateway.landing.names import FileName
-from gateway.landing.zone import Chunk, Part, Stored, Zone
+from gateway.landing.zone import Part, Stored, Zone
 from gateway.uploads import admission, completion, entering, publishing
 from gateway.uploads.admission import FileExistsAlreadyError, Known
 from gateway.uploads.announced import Announced

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from gateway.audit import actions
+from gateway.chunks import Chunk
 from gateway.identity.access import Principal
 from gateway.jobs.reading import client_of
 from gateway.landing.names import FileName
-from gateway.landing.zone import Chunk
 from gateway.uploads import admission, entering, holding, publishing, tickets
 from gateway.uploads.admission import FileExistsAlreadyError, Known
 from gateway.uploads.entering import Opened
