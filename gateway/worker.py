@@ -19,8 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from gateway import logs
-from gateway.batches import idempotency, ledger
-from gateway.batches.model import Batch
+from gateway.batches import clearing, idempotency, ledger
 from gateway.bootstrap import Services
 from gateway.clients import usage
 from gateway.dispatch import cancel, pools, trigger
@@ -33,7 +32,6 @@ from gateway.dispatch.watch import Watcher
 from gateway.errors import GatewayError
 from gateway.identity import sessions as signed_in
 from gateway.identity import throttle
-from gateway.landing.zone import BatchPath
 from gateway.outbox import queue
 from gateway.outbox.queue import Claim
 from gateway.settings import Settings
@@ -224,7 +222,7 @@ def sweep(services: Services) -> None:
         uncleared = ledger.uncleared(session, SWEEP_LIMIT)
     for batch in uncleared:
         try:
-            _clear(services, batch)
+            clearing.clear(services.sessions, services.zone, batch)
         except GatewayError as error:
             # What is wrong with one batch must not keep the rest from being swept.
             log.warning("batch_not_cleared", batch=batch.id, slug=error.slug)
@@ -233,13 +231,6 @@ def sweep(services: Services) -> None:
     dead = uploads.run(services.sessions, services.zone)
     if expired or uncleared or dead:
         log.info("swept", expired=len(expired), cleared=len(uncleared), uploads=dead)
-
-
-def _clear(services: Services, batch: Batch) -> None:
-    """Remove a batch's bytes, then its quota: what is counted is never less than what lies there."""
-    services.zone.remove_batch(BatchPath(batch.client, batch.project, batch.id))
-    with services.sessions.begin() as session:
-        ledger.clear(session, batch)
 
 
 def _forget(session: Session, config: Settings) -> None:
