@@ -113,46 +113,6 @@ def file_of(session: Session, client: str, batch_id: str, name: str) -> tuple[Ba
     return batch, file
 
 
-def stale(session: Session, max_age_seconds: float, limit: int) -> list[Admission]:
-    """Return uploads of one request that began longer ago; whether they live is to be asked."""
-    age = func.make_interval(0, 0, 0, 0, 0, 0, max_age_seconds)
-    query = (
-        select(
-            File.batch_id, File.name, File.upload, File.reserved_bytes, Batch.client, Batch.project
-        )
-        .join(Batch, Batch.id == File.batch_id)
-        .where(File.state == "pending", File.created_at < func.clock_timestamp() - age)
-        .where(~rows.IS_RESUMABLE.element)
-        .order_by(File.created_at)
-        .limit(limit)
-    )
-    return [
-        Admission(
-            BatchPath(row.client, row.project, row.batch_id),
-            row.name,
-            row.upload,
-            row.reserved_bytes,
-            row.reserved_bytes,
-        )
-        for row in session.execute(query).all()
-    ]
-
-
-def expire(session: Session, admission: Admission) -> bool:
-    """Give back what an upload holds whose process has ended.
-
-    False: it was completed or taken over meanwhile, or somebody works on its batch just now.
-    """
-    place = admission.batch
-    lock = select(Batch.id).where(Batch.id == place.batch)
-    lock = lock.with_for_update(skip_locked=True, key_share=True)
-    if session.execute(lock).first() is None or not take_back(session, admission):
-        return False
-    told = {"batch": place.batch, "name": admission.name}
-    rows.tell(session, ledger.GATEWAY, place.client, actions.FILE_EXPIRED, told)
-    return True
-
-
 def give_back(session: Session, place: BatchPath, begun_at: datetime, size_bytes: int) -> None:
     """Give bytes that were reserved and not received back to the day they were taken from."""
     if size_bytes:

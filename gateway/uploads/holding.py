@@ -9,7 +9,7 @@ Each function is one short transaction's work.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, Result, Row, delete, func, select, update
@@ -26,7 +26,7 @@ from gateway.uploads.admission import UploadConflictError
 from gateway.uploads.rows import FILE, Admission
 
 # Longer than any request to a store is waited for.
-HOLD_SECONDS = 180
+HOLD_SECONDS = 180.0
 
 
 def take(session: Session, admission: Admission) -> None:
@@ -125,7 +125,7 @@ def _named(batch_id: str, name: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def _from_now() -> ColumnElement[datetime]:
-    return func.clock_timestamp() + timedelta(seconds=HOLD_SECONDS)
+    return func.clock_timestamp() + rows.interval(HOLD_SECONDS)
 
 
 def _changed(result: Result[Any]) -> bool:

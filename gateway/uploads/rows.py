@@ -7,9 +7,10 @@ the path that every file takes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import RowMapping, Table, exists, func, insert, select, true, update
+from sqlalchemy import ColumnElement, RowMapping, Table, exists, func, insert, select, true, update
 from sqlalchemy.orm import Session
 
 from gateway.audit import trail
@@ -94,3 +95,8 @@ def tell(session: Session, actor: str, client: str, action: str, facts: dict[str
         session, actor=actor, action=action, client=client, subject=facts["batch"], details=facts
     )
     feed.publish(session, client=client, type=action, subject=facts["batch"], data=facts)
+
+
+def interval(seconds: float) -> ColumnElement[timedelta]:
+    """Return a length of time, for the database to reckon with."""
+    return func.make_interval(0, 0, 0, 0, 0, 0, seconds)

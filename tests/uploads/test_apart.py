@@ -17,7 +17,7 @@ from gateway.database import new_id
 from gateway.errors import GatewayError
 from gateway.landing.names import FileName
 from gateway.landing.zone import BatchPath, Zone
-from gateway.uploads import completion, holding, sweep
+from gateway.uploads import completion, expiry, holding, sweep
 from gateway.uploads.admission import UploadConflictError, admit
 from gateway.uploads.rows import Admission
 from tests import factories
@@ -155,7 +155,7 @@ def test_a_name_that_is_held_is_neither_taken_nor_given_up_until_that_lapses(
         with pytest.raises(UploadConflictError):
             holding.take(session, upload)
         assert not completion.abandon(session, upload)
-        assert not completion.expire(session, upload)
+        assert not expiry.expire(session, upload)
         with pytest.raises(UploadConflictError):
             holding.withdraw(session, ACME, batch, "a.csv")
     assert refused(lambda: admitted(sessions, batch, upload.upload)) == "upload-conflict"
