@@ -181,9 +181,12 @@ class DiskZone:
         return taken
 
     def retract(self, part: Part, batch: BatchPath, name: str) -> None:
-        """Take a publication back. What has the name and is not this part stays."""
+        """Take a publication back. What has the name and is not this part stays.
+
+        So does what cannot be removed: a file system does nothing later that it did not do at once.
+        """
         with (
-            contextlib.suppress(FileNotFoundError),
+            contextlib.suppress(FileNotFoundError, StorageUnavailableError),
             posix.failures(),
             self._directory(batch, FILES) as files,
         ):

@@ -190,7 +190,10 @@ class Zone(Protocol):
         """
 
     def retract(self, part: Any, batch: BatchPath, name: str) -> None:
-        """Take a publication back. What has the name and is not this part stays."""
+        """Take a publication back. What has the name and is not this part stays.
+
+        It raises only where what lies there may still go later.
+        """
 
     def adopt(self, batch: BatchPath, name: str, stored: Stored) -> bool:
         """Make a published file durable if it has just these bytes; say whether it has."""
