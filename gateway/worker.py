@@ -20,8 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from gateway import logs
-from gateway.batches import idempotency, ledger
-from gateway.batches.model import Batch
+from gateway.batches import clearing, idempotency, ledger
 from gateway.bootstrap import Services
 from gateway.clients import usage
 from gateway.dispatch import cancel, pools, trigger
@@ -36,7 +35,6 @@ from gateway.errors import GatewayError
 from gateway.identity import rotation, throttle
 from gateway.identity import sessions as signed_in
 from gateway.jobs import news
-from gateway.landing.zone import BatchPath
 from gateway.leases import reaper
 from gateway.leases.lending import Lending
 from gateway.outbox import queue
@@ -272,7 +270,7 @@ def sweep(services: Services) -> None:
         uncleared = ledger.uncleared(session, SWEEP_LIMIT)
     for batch in uncleared:
         try:
-            _clear(services, batch)
+            clearing.clear(services.sessions, services.zone, batch)
         except GatewayError as error:
             # What is wrong with one batch must not keep the rest from being swept.
             log.warning("batch_not_cleared", batch=batch.id, slug=error.slug)
@@ -282,13 +280,6 @@ def sweep(services: Services) -> None:
     dead = uploads.run(services.sessions, services.zone)
     if expired or uncleared or dead:
         log.info("swept", expired=len(expired), cleared=len(uncleared), uploads=dead)
-
-
-def _clear(services: Services, batch: Batch) -> None:
-    """Remove a batch's bytes, then its quota: what is counted is never less than what lies there."""
-    services.zone.remove_batch(BatchPath(batch.client, batch.project, batch.id))
-    with services.sessions.begin() as session:
-        ledger.clear(session, batch)
 
 
 def _retire_keys(services: Services) -> None:

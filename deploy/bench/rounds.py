@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from deploy.bench import ours, peers
 from deploy.bench.driving import RunError
 from deploy.bench.ours import Gateway
 from deploy.bench.servers import Server
 from deploy.bench.table import Figures
+from deploy.local.lasting import Lasting
 from deploy.local.postgres import Postgres
 from deploy.local.programs import StackError
 
@@ -98,7 +98,7 @@ STARTERS = {
 }
 
 
-class Fleet:
+class Fleet(Lasting):
     """All servers: each is started when it is first asked for, and ended with the fleet."""
 
     def __init__(self) -> None:
@@ -108,15 +108,8 @@ class Fleet:
         self._database: Postgres | None = None
         self._gateway: Gateway | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """End every server."""
         self._stack.close()
 
     @property

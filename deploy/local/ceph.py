@@ -16,14 +16,13 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.request import ProxyHandler, Request, build_opener
 
 from obstore import sign
 from obstore.store import S3Store
 
 from deploy.local import debian, processes, programs
+from deploy.local.lasting import Lasting
 from deploy.local.processes import LOOPBACK
 from deploy.local.programs import RUN_DIR, StackError
 
@@ -111,7 +110,7 @@ def _below(root: Path) -> Software:
 
 
 @dataclass
-class ObjectStore:
+class ObjectStore(Lasting):
     """A running store with one account.
 
     The gateway alone can be killed and started again: what is stored lies in the OSD.
@@ -203,17 +202,6 @@ class ObjectStore:
         for process in self.cluster:
             processes.kill(process)
         shutil.rmtree(self.run_dir, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _administer(self, *words: str) -> None:
         argv: programs.Words = [self.software.programs_dir / "radosgw-admin", *words]

@@ -14,10 +14,9 @@ import string
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from deploy.local import certificates, openldap, processes, programs
+from deploy.local.lasting import Lasting
 from deploy.local.processes import LOOPBACK
 
 TEMPLATES = Path(__file__).parent.parent / "ldap"
@@ -36,7 +35,7 @@ class _Template(string.Template):
 
 
 @dataclass
-class Directory:
+class Directory(Lasting):
     """A running directory.
 
     Attributes
@@ -79,17 +78,6 @@ class Directory:
     def resume(self) -> None:
         """Let a frozen server go on."""
         self.process.send_signal(signal.SIGCONT)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def start(run_dir: Path, port: int) -> Directory:

@@ -16,7 +16,6 @@ import subprocess
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
@@ -24,6 +23,7 @@ import psycopg2
 from psycopg2 import sql
 
 from deploy.local import processes, programs
+from deploy.local.lasting import Lasting
 from deploy.local.processes import LOOPBACK
 from deploy.local.programs import StackError
 
@@ -37,7 +37,7 @@ ROOT_HOME = Path("/var/lib/ingestion-gateway-local")
 
 
 @dataclass
-class Postgres:
+class Postgres(Lasting):
     """A running server. URLs are in SQLAlchemy's form, with the driver named."""
 
     port: int
@@ -110,17 +110,6 @@ class Postgres:
     def kill(self) -> None:
         """End the server at once, as a crash would; the next start recovers."""
         processes.kill(self.process)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 class _Autocommit:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from sqlalchemy.orm import Session
 
 from gateway import database, web
-from gateway.batches import idempotency, ledger, manifest, seal
+from gateway.batches import clearing, idempotency, ledger, manifest, seal
 from gateway.batches.idempotency import Answer, Key, KeyInFlightError, KeyReusedError
 from gateway.batches.model import Batch
 from gateway.batches.seal import BatchIncompleteError
@@ -39,7 +39,6 @@ from gateway.jobs import states
 from gateway.jobs.api import REFUSALS, Cursor, Limit, Name, answered, tagged, tagged_problems
 from gateway.jobs.reading import as_queued, client_of, of_batch
 from gateway.jobs.views import JobPage, JobView
-from gateway.landing.zone import BatchPath
 
 __all__ = ["BatchRequest", "router"]
 
@@ -183,14 +182,11 @@ def _whole(session: Session, batch: Batch) -> BatchView:
 )
 def cancel_batch(batch_id: str, request: Request, principal: Writer) -> None:
     """Give an open batch up, with its files. Again is no error."""
-    # Not a ``SessionDep``: the files go once it is certain that nobody will want them, and their
-    # rows only when they are gone. The worker's sweep takes up what a crash leaves between.
-    sessions = request.app.state.sessions
-    with sessions.begin() as session:
+    # Not a ``SessionDep``: the files go once it is certain that nobody will want them.
+    state = request.app.state
+    with state.sessions.begin() as session:
         batch = ledger.cancel(session, principal, batch_id)
-    request.app.state.zone.remove_batch(BatchPath(batch.client, batch.project, batch.id))
-    with sessions.begin() as session:
-        ledger.clear(session, batch)
+    clearing.clear(state.sessions, state.zone, batch)
 
 
 async def _seal_request(request: Request) -> SealRequest:
@@ -219,7 +215,6 @@ def seal_batch(
     request: Request,
     response: Response,
     principal: Writer,
-    session: web.SessionDep,
     wanted: Annotated[SealRequest, Depends(_seal_request)],
 ) -> SealedView:
     """Close a batch and have it processed. Again gives the same answer.
@@ -227,7 +222,9 @@ def seal_batch(
     With ``files``, the batch must consist of exactly these.
     """
     state = request.app.state
-    batch, job = seal.seal(session, principal, state.zone, state.keys, batch_id, wanted.files)
+    batch, job = seal.carry_out(
+        state.sessions, principal, state.zone, state.keys, batch_id, wanted.files
+    )
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return SealedView(batch=BatchSummary.of(batch), job=as_queued(job))
 

@@ -65,7 +65,8 @@ class Batch(Base):
 class File(Base):
     """One file of a batch. ``upload`` names the attempt that owns a pending row (fencing).
 
-    ``received_bytes`` and ``verified_bytes`` tell how far a resumable upload has come.
+    ``received_bytes`` and ``verified_bytes`` tell how far a resumable upload has come. Until
+    ``held_until`` somebody moves what lies under the name: nobody else may take it or give it up.
     """
 
     __tablename__ = "file"
@@ -93,6 +94,7 @@ class File(Base):
     created_by: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     completed_at: Mapped[datetime | None]
+    held_until: Mapped[datetime | None]
 
 
 class Manifest(Base):

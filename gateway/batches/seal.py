@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import database
 from gateway.batches import ledger, manifest, states
@@ -28,13 +30,48 @@ class BatchIncompleteError(GatewayError):
     title = "The batch is not complete"
 
 
-def seal(
-    session: Session,
+# Files that come while others are looked at are looked at too; who sends for ever is not waited for.
+LOOKS = 5
+Stand = tuple[str, str]
+
+
+class _UnseenError(Exception):
+    """There are files at which nobody has looked in the landing zone."""
+
+
+def carry_out(
+    sessions: sessionmaker[Session],
     principal: Principal,
     zone: Zone,
     keys: KeyRing,
     batch_id: str,
     listed: Sequence[ListedFile] | None = None,
+) -> tuple[Batch, Job]:
+    """Look whether a batch's files stand in the landing zone, outside any transaction, and seal it.
+
+    Raises
+    ------
+    GatewayError
+        As ``seal``; the landing zone's.
+    """
+    stands: dict[Stand, bool] = {}
+    for _ in range(LOOKS):
+        with sessions.begin() as session:
+            path, files = _to_look_at(session, reading.client_of(principal), batch_id)
+        unseen = [each for each in files if (each.name, each.upload) not in stands]
+        stands |= {(each.name, each.upload): _stands(zone, path, each) for each in unseen}
+        with contextlib.suppress(_UnseenError), sessions.begin() as session:
+            return seal(session, principal, keys, batch_id, listed, stands)
+    raise BatchIncompleteError("Files are still arriving.")
+
+
+def seal(
+    session: Session,
+    principal: Principal,
+    keys: KeyRing,
+    batch_id: str,
+    listed: Sequence[ListedFile] | None,
+    stands: Mapping[Stand, bool],
 ) -> tuple[Batch, Job]:
     """Seal a batch: manifest, receipt and first job, or nothing at all.
 
@@ -42,6 +79,8 @@ def seal(
     ----------
     listed
         Exactly the files that the batch must consist of; None takes what is there.
+    stands
+        Whether files, by name and upload, lie in the landing zone as they were received.
 
     Raises
     ------
@@ -65,11 +104,25 @@ def seal(
     ledger.require_open(batch)
     registry.active_client(session, client)
     files = ledger.files_of(session, batch_id)
-    _check(zone, batch, files, listed)
+    _check(files, listed, stands)
     now = database.now(session)
     manifest.issue(session, keys, batch, files, now)
     states.move(session, batch, "sealed", actor=principal.subject, at=now)
     return batch, _queue(session, principal, batch)
+
+
+def _to_look_at(
+    session: Session, client: str, batch_id: str
+) -> tuple[BatchPath, Sequence[Row[str, str, int | None]]]:
+    """Return where a batch lies, and its complete files while it is open."""
+    batch = ledger.find(session, client, batch_id)
+    path = BatchPath(batch.client, batch.project, batch.id)
+    if batch.state != "open":
+        return path, ()
+    query = select(File.name, File.upload, File.size_bytes).where(
+        File.batch_id == batch.id, File.state == "complete"
+    )
+    return path, session.execute(query).all()
 
 
 def _queue(session: Session, principal: Principal, batch: Batch) -> Job:
@@ -120,7 +173,7 @@ def replay(session: Session, principal: Principal, batch_id: str, reason: str) -
 
 
 def _check(
-    zone: Zone, batch: Batch, files: Sequence[File], listed: Sequence[ListedFile] | None
+    files: Sequence[File], listed: Sequence[ListedFile] | None, stands: Mapping[Stand, bool]
 ) -> None:
     faults = list(_unfinished(files))
     if listed is not None:
@@ -128,7 +181,7 @@ def _check(
     if not files and not faults:
         faults = [Fault("files", "the batch has no files", "empty")]
     if not faults:
-        faults = list(_damaged(zone, batch, files))
+        faults = list(_damaged(files, stands))
     if faults:
         raise BatchIncompleteError("See errors.", errors=faults)
 
@@ -158,21 +211,23 @@ def _is_same(file: File, listed: ListedFile) -> bool:
     return (listed.size_bytes in {None, file.size_bytes}) and (listed.sha256 in {None, file.sha256})
 
 
-def _damaged(zone: Zone, batch: Batch, files: Sequence[File]) -> Iterator[Fault]:
+def _damaged(files: Sequence[File], stands: Mapping[Stand, bool]) -> Iterator[Fault]:
     """Find files that were lost or cut since they were received. Their bytes are not read."""
-    path = BatchPath(batch.client, batch.project, batch.id)
     for file in files:
-        if not _stands(zone, path, file):
+        found = stands.get((file.name, file.upload))
+        if found is None:
+            raise _UnseenError
+        if not found:
             yield _fault(file.name, "is damaged: delete it and send it again", "damaged")
 
 
-def _stands(zone: Zone, path: BatchPath, file: File) -> bool:
+def _stands(zone: Zone, path: BatchPath, file: Row[str, str, int | None]) -> bool:
     try:
         opened, size_bytes = zone.open_file(path, file.name)
     except FileNotFoundError:
         return False
     opened.close()
-    return size_bytes == file.size_bytes
+    return bool(size_bytes == file.size_bytes)
 
 
 def _fault(name: str, detail: str, code: str) -> Fault:

@@ -17,15 +17,14 @@ from functools import partial
 from io import BufferedReader
 from pathlib import Path
 
-from gateway.landing import parts, posix
-from gateway.landing.held import Directories, Directory
+from gateway.landing import parts, posix, walking
+from gateway.landing.held import Directories
 from gateway.landing.parts import Part
+from gateway.landing.room import Room
 from gateway.landing.zone import (
-    COMPONENT,
     FILES,
     BatchPath,
     Digest,
-    InsufficientStorageError,
     Landed,
     NameTakenError,
     StorageUnavailableError,
@@ -33,10 +32,6 @@ from gateway.landing.zone import (
 )
 
 PARTS, QUARANTINE = ".parts", ".quarantine"
-# For so long, and for files so small, a look at the free room is believed.
-ROOM_SECONDS = 0.1
-ROOM_SMALL_BYTES = 64 * 1024
-ROOM_PLENTY_BYTES = 1024**3
 
 
 class DiskZone:
@@ -56,13 +51,12 @@ class DiskZone:
     """
 
     def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
-        self._min_free_bytes = min_free_bytes
-        self._has_plenty_until = 0.0
         try:
             self._root = posix.open_directory(str(root))
             self._parts = posix.ensure_directory(PARTS, self._root)
             self._quarantine = posix.ensure_directory(QUARANTINE, self._root)
             self._files = Directories(self._root)
+            self._room = Room(self._root, PARTS, min_free_bytes)
         except OSError:
             raise StorageUnavailableError("The landing root is not a usable directory.") from None
         devices = {os.fstat(fd).st_dev for fd in (self._root, self._parts, self._quarantine)}
@@ -82,7 +76,7 @@ class DiskZone:
         ------
         InsufficientStorageError, StorageUnavailableError
         """
-        self._require_room(0)
+        self._room.require(0)
 
     def open_part(self, upload: str, expected_bytes: int | None = None) -> Part:
         """Begin to receive a file; ``upload`` is a new id.
@@ -91,7 +85,7 @@ class DiskZone:
         ------
         InsufficientStorageError, StorageUnavailableError
         """
-        self._require_room(expected_bytes or 0)
+        self._room.require(expected_bytes or 0)
         return parts.create(self._parts, upload, expected_bytes)
 
     def resume_part(self, upload: str, at_bytes: int, digest: Digest | None = None) -> Part:
@@ -107,7 +101,7 @@ class DiskZone:
             It holds less than ``at_bytes``.
         InsufficientStorageError, StorageUnavailableError
         """
-        self._require_room(0)
+        self._room.require(0)
         return parts.resume(self._parts, upload, at_bytes, digest)
 
     def copy_part(self, upload: str, copy: str, size_bytes: int) -> None:
@@ -119,7 +113,7 @@ class DiskZone:
             It holds less.
         InsufficientStorageError, StorageUnavailableError
         """
-        self._require_room(size_bytes)
+        self._room.require(size_bytes)
         with posix.required():
             try:
                 parts.copy(upload, copy, size_bytes, self._parts)
@@ -187,9 +181,12 @@ class DiskZone:
         return taken
 
     def retract(self, part: Part, batch: BatchPath, name: str) -> None:
-        """Take a publication back. What has the name and is not this part stays."""
+        """Take a publication back. What has the name and is not this part stays.
+
+        So does what cannot be removed: a file system does nothing later that it did not do at once.
+        """
         with (
-            contextlib.suppress(FileNotFoundError),
+            contextlib.suppress(FileNotFoundError, StorageUnavailableError),
             posix.failures(),
             self._directory(batch, FILES) as files,
         ):
@@ -275,7 +272,7 @@ class DiskZone:
         with (
             contextlib.suppress(FileNotFoundError),
             posix.failures(),
-            self._project(batch) as project,
+            posix.chain(self._root, [batch.client, batch.project]) as project,
         ):
             with self._directory(batch) as place:
                 posix.empty(place, partial(self._set_aside, batch, place))
@@ -284,17 +281,13 @@ class DiskZone:
 
     def walk(self) -> Iterator[Landed]:
         """Yield every published file; strangers among the directories are passed over."""
-        for client in _names(self._root):
-            for project in _names(self._root, client):
-                for batch in _names(self._root, client, project):
-                    with contextlib.suppress(ValueError):
-                        yield from self._landed(BatchPath(client, project, batch))
+        return walking.landed(self._root)
 
     def _publish(self, batch: BatchPath, named: list[tuple[int, Part, str]]) -> set[int]:
         try:
-            return _named(self._files.of(batch), named)
+            return self._files.of(batch).give(named)
         except FileNotFoundError:
-            return _named(self._files.of(batch), named)
+            return self._files.of(batch).give(named)
 
     def _set_aside(self, batch: BatchPath, parent: int, name: str) -> str:
         aside = _shortened(f"{batch.batch}.{time.time_ns()}.{name}")
@@ -303,57 +296,11 @@ class DiskZone:
         os.fsync(parent)
         return aside
 
-    def _require_room(self, size_bytes: int) -> None:
-        is_small = size_bytes <= ROOM_SMALL_BYTES
-        if is_small and time.monotonic() < self._has_plenty_until:
-            return
-        with posix.required():
-            # By its name: of a root that was taken away the descriptor still answers.
-            os.close(posix.open_directory(PARTS, self._root))
-            room = os.fstatvfs(self._root)
-        spare_bytes = room.f_bavail * room.f_frsize - size_bytes - self._min_free_bytes
-        # File systems without a fixed number of files say zero of zero.
-        if spare_bytes < 0 or (room.f_files > 0 and room.f_favail == 0):
-            raise InsufficientStorageError
-        if spare_bytes > ROOM_PLENTY_BYTES:
-            self._has_plenty_until = time.monotonic() + ROOM_SECONDS
-
-    def _landed(self, batch: BatchPath) -> Iterator[Landed]:
-        passed = contextlib.suppress(FileNotFoundError, NotADirectoryError)
-        with passed, self._directory(batch, FILES) as files:
-            for name in sorted(os.listdir(files)):
-                with contextlib.suppress(FileNotFoundError):
-                    found = os.stat(name, dir_fd=files, follow_symlinks=False)
-                    yield Landed(batch, name, found.st_size)
-
-    @contextmanager
-    def _project(self, batch: BatchPath) -> Iterator[int]:
-        with posix.chain(self._root, [batch.client, batch.project], create=False) as fd:
-            yield fd
-
     @contextmanager
     def _directory(self, batch: BatchPath, *inner: str, create: bool = False) -> Iterator[int]:
         with posix.chain(self._root, [*astuple(batch), *inner], create=create) as fd:
             yield fd
 
 
-def _named(files: Directory, named: list[tuple[int, Part, str]]) -> set[int]:
-    taken = set()
-    for place, part, name in named:
-        try:
-            posix.rename_without_replacing((part.parent, part.name), (files.fd, name))
-        except FileExistsError:
-            taken.add(place)
-    if len(taken) < len(named):
-        os.fsync(files.fd)
-    return taken
-
-
 def _shortened(name: str) -> str:
     return name.encode()[:255].decode(errors="ignore")
-
-
-def _names(root: int, *path: str) -> list[str]:
-    with contextlib.suppress(OSError), posix.chain(root, list(path), create=False) as fd:
-        return sorted(name for name in os.listdir(fd) if COMPONENT.fullmatch(name))
-    return []

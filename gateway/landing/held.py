@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import astuple
 
 from gateway.landing import posix
+from gateway.landing.parts import Part
 from gateway.landing.zone import FILES, BatchPath
 
 HELD = 64
@@ -34,6 +36,18 @@ class Directory:
         except OSError:
             return False
         return (found.st_dev, found.st_ino) == self._identity
+
+    def give(self, named: Sequence[tuple[int, Part, str]]) -> set[int]:
+        """Give parts their names here, durably; return the places of those that were taken."""
+        taken = set()
+        for place, part, name in named:
+            try:
+                posix.rename_without_replacing((part.parent, part.name), (self.fd, name))
+            except FileExistsError:
+                taken.add(place)
+        if len(taken) < len(named):
+            os.fsync(self.fd)
+        return taken
 
 
 class Directories:

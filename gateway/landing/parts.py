@@ -16,9 +16,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from gateway.chunks import Chunk
 from gateway.landing import posix
 from gateway.landing.zone import (
-    Chunk,
     Digest,
     PartBusyError,
     PartLostError,

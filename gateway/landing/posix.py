@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from gateway import logs
-from gateway.landing.zone import Chunk, InsufficientStorageError, StorageUnavailableError
+from gateway.chunks import Chunk
+from gateway.landing.zone import InsufficientStorageError, StorageUnavailableError
 
 log = logs.get("landing")
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import IO, Any, Protocol, runtime_checkable
 
+from gateway.chunks import Chunk
 from gateway.errors import GatewayError, UnavailableError
 
 FILES = "files"
 COMPONENT = re.compile(r"[a-z][a-z0-9_-]{1,62}")
-Chunk = bytes | bytearray | memoryview
 Tell = Callable[[int], None]
 
 
@@ -190,7 +190,10 @@ class Zone(Protocol):
         """
 
     def retract(self, part: Any, batch: BatchPath, name: str) -> None:
-        """Take a publication back. What has the name and is not this part stays."""
+        """Take a publication back. What has the name and is not this part stays.
+
+        It raises only where what lies there may still go later.
+        """
 
     def adopt(self, batch: BatchPath, name: str, stored: Stored) -> bool:
         """Make a published file durable if it has just these bytes; say whether it has."""

@@ -108,6 +108,8 @@ def admit(
     scope = _Scope(owner, session.get_one(Project, (batch.client, batch.project)), batch)
     if row is None and batch.file_count >= scope.held.files_per_batch:
         raise QuotaExceededError("The batch has as many files as it may.")
+    if row is not None and row.held_until is not None and row.held_until > database.now(session):
+        raise UploadConflictError
     if row is not None and row.state == "pending" and row.upload not in dead:
         raise UploadConflictError().because_of([Moving(row.upload, path, row.name)])
     slots.require(session, owner, scope.project, dead)
@@ -125,6 +127,7 @@ def admit(
         "size_bytes": None,
         "sha256": None,
         "completed_at": None,
+        "held_until": None,
         "media_type": media_type,
         "created_by": principal.subject,
         "created_at": now,

@@ -33,7 +33,7 @@ from gateway.jobs.api import REFUSALS, tagged_problems
 from gateway.jobs.reading import as_queued, client_of
 from gateway.landing.names import FileName, InvalidFilenameError, ReservedNameError
 from gateway.landing.zone import BatchPath, InsufficientStorageError
-from gateway.uploads import completion, declaring, digests, download
+from gateway.uploads import completion, declaring, digests, download, holding, publishing
 from gateway.uploads.admission import (
     DuplicateNameError,
     FileExistsAlreadyError,
@@ -181,19 +181,19 @@ def get_content(batch_id: str, name: Name, request: Request, principal: FilesRea
 @router.delete(
     "/v1/batches/{batch_id}/files/{name}",
     status_code=204,
-    responses=web.problems(*REFUSALS, NotFoundError, BatchSealedError, BatchClosedError),
+    responses=web.problems(
+        *REFUSALS, NotFoundError, UploadConflictError, BatchSealedError, BatchClosedError
+    ),
 )
 def delete_file(batch_id: str, name: Name, request: Request, principal: Writer) -> None:
     """Take a file out of an open batch; its name and room are free again."""
     state = request.app.state
     name = FileName.parse(name).text
-    # Not a ``SessionDep``: the bytes go before the row, so that no new file of the name can be
-    # removed in its place, and what is counted is never less than what lies there.
     with state.sessions.begin() as session:
-        place = completion.remove(session, principal, batch_id, name)
-        if place is None:
-            raise NotFoundError
-        state.zone.remove_file(place, name)
+        withdrawn = holding.withdraw(session, principal, batch_id, name)
+    if withdrawn is None:
+        raise NotFoundError
+    publishing.remove(state.sessions, state.zone, withdrawn)
 
 
 @router.post(

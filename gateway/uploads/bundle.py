@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from gateway.batches.views import ListedFile
+from gateway.chunks import Chunk
 from gateway.jobs.reading import client_of
-from gateway.landing.zone import Chunk, Part
+from gateway.landing.zone import Part
 from gateway.uploads.groups import MOST, Groups
 from gateway.uploads.intake import Intake
 from gateway.uploads.receive import receive

@@ -17,7 +17,6 @@ from gateway.batches.model import Batch, File
 from gateway.clients import usage
 from gateway.errors import NotFoundError
 from gateway.identity.access import Principal
-from gateway.jobs.reading import client_of
 from gateway.landing.zone import BatchPath, Stored
 from gateway.uploads import rows
 from gateway.uploads.admission import UploadConflictError
@@ -45,6 +44,7 @@ def complete(session: Session, principal: Principal, admission: Admission, store
             sha256=stored.sha256,
             reserved_bytes=stored.size_bytes,
             completed_at=func.clock_timestamp(),
+            held_until=None,
         )
         .returning(FILE)
     )
@@ -53,7 +53,7 @@ def complete(session: Session, principal: Principal, admission: Admission, store
         raise UploadConflictError
     unused = admission.reserved_bytes - stored.size_bytes
     rows.count(session, batch_id, -unused, 0)
-    _give_back(session, admission.batch, file.created_at, unused)
+    give_back(session, admission.batch, file.created_at, unused)
     told = facts(batch_id, admission.name, stored)
     rows.tell(session, principal.subject, client, actions.FILE_RECEIVED, told)
     return file
@@ -78,49 +78,24 @@ def require_mine(session: Session, admission: Admission) -> None:
 
 
 def abandon(session: Session, admission: Admission) -> bool:
-    """Give name and room back, unless another upload has them; say whether the name is free."""
-    batch_id, name = admission.batch.batch, admission.name
-    ledger.find(session, admission.batch.client, batch_id, lock=True)
-    take_back(session, admission)
-    others = select(File.name).where(File.batch_id == batch_id, File.name == name)
-    return session.execute(others).first() is None
+    """Give name and room back, unless another upload has them; say whether they were there."""
+    ledger.find(session, admission.batch.client, admission.batch.batch, lock=True)
+    return take_back(session, admission)
 
 
 def take_back(session: Session, admission: Admission) -> bool:
     """Take an admission's pending row and all it reserved back; say whether it was still there.
 
-    The batch is locked by the caller.
+    The batch is locked by the caller. A name that is held stays until that lapses.
     """
-    statement = delete(FILE).where(*rows.mine(admission)).returning(FILE.c.created_at)
+    mine = (*rows.mine(admission), rows.IS_FREE.element)
+    statement = delete(FILE).where(*mine).returning(FILE.c.created_at)
     begun = session.execute(statement).first()
     if begun is None:
         return False
     rows.count(session, admission.batch.batch, -admission.reserved_bytes, -1)
-    _give_back(session, admission.batch, begun.created_at, admission.reserved_bytes)
+    give_back(session, admission.batch, begun.created_at, admission.reserved_bytes)
     return True
-
-
-def remove(session: Session, principal: Principal, batch_id: str, name: str) -> BatchPath | None:
-    """Take a file out of an open batch; None when there is none of this name.
-
-    Raises
-    ------
-    NotFoundError, BatchSealedError, BatchClosedError
-    """
-    batch = ledger.find(session, client_of(principal), batch_id, lock=True)
-    ledger.require_open(batch)
-    statement = delete(File).where(File.batch_id == batch_id, File.name == name)
-    columns = (File.reserved_bytes, File.state, File.created_at)
-    row = session.execute(statement.returning(*columns)).one_or_none()
-    if row is None:
-        return None
-    rows.count(session, batch_id, -row.reserved_bytes, -1)
-    place = BatchPath(batch.client, batch.project, batch.id)
-    if row.state == "pending":
-        _give_back(session, place, row.created_at, row.reserved_bytes)
-    told = {"batch": batch_id, "name": name, "was": row.state}
-    rows.tell(session, principal.subject, batch.client, actions.FILE_DELETED, told)
-    return place
 
 
 def file_of(session: Session, client: str, batch_id: str, name: str) -> tuple[Batch, File]:
@@ -138,47 +113,7 @@ def file_of(session: Session, client: str, batch_id: str, name: str) -> tuple[Ba
     return batch, file
 
 
-def stale(session: Session, max_age_seconds: float, limit: int) -> list[Admission]:
-    """Return uploads of one request that began longer ago; whether they live is to be asked."""
-    age = func.make_interval(0, 0, 0, 0, 0, 0, max_age_seconds)
-    query = (
-        select(
-            File.batch_id, File.name, File.upload, File.reserved_bytes, Batch.client, Batch.project
-        )
-        .join(Batch, Batch.id == File.batch_id)
-        .where(File.state == "pending", File.created_at < func.clock_timestamp() - age)
-        .where(~rows.IS_RESUMABLE.element)
-        .order_by(File.created_at)
-        .limit(limit)
-    )
-    return [
-        Admission(
-            BatchPath(row.client, row.project, row.batch_id),
-            row.name,
-            row.upload,
-            row.reserved_bytes,
-            row.reserved_bytes,
-        )
-        for row in session.execute(query).all()
-    ]
-
-
-def expire(session: Session, admission: Admission) -> bool:
-    """Give back what an upload holds whose process has ended.
-
-    False: it was completed or taken over meanwhile, or somebody works on its batch just now.
-    """
-    place = admission.batch
-    lock = select(Batch.id).where(Batch.id == place.batch)
-    lock = lock.with_for_update(skip_locked=True, key_share=True)
-    if session.execute(lock).first() is None or not take_back(session, admission):
-        return False
-    told = {"batch": place.batch, "name": admission.name}
-    rows.tell(session, ledger.GATEWAY, place.client, actions.FILE_EXPIRED, told)
-    return True
-
-
-def _give_back(session: Session, place: BatchPath, begun_at: datetime, size_bytes: int) -> None:
+def give_back(session: Session, place: BatchPath, begun_at: datetime, size_bytes: int) -> None:
     """Give bytes that were reserved and not received back to the day they were taken from."""
     if size_bytes:
         usage.add(session, place.client, place.project, usage.day_of(begun_at), -size_bytes)

@@ -17,8 +17,9 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from gateway.chunks import Chunk
 from gateway.errors import TooLargeError
-from gateway.landing.zone import Chunk, Zone
+from gateway.landing.zone import Zone
 from gateway.uploads.groups import Groups
 
 BUFFER_BYTES = 1024**2

@@ -10,8 +10,8 @@ from typing import Any
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from gateway.chunks import Chunk
 from gateway.errors import InvalidRequestError, UnsupportedMediaError
-from gateway.landing.zone import Chunk
 
 MAX_BOUNDARY = 70
 # What may come before the first part, and after the last.

@@ -1,4 +1,7 @@
-"""Giving a finished part its name, where a crash may have left a file of that name before."""
+"""Giving a finished part its name, and taking names away: each outside every transaction.
+
+A crash may have left a file of that name before.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import logs
 from gateway.landing.zone import NameTakenError, Stored, Zone
-from gateway.uploads import completion
+from gateway.uploads import completion, holding
 from gateway.uploads.admission import UploadConflictError
 from gateway.uploads.rows import Admission
 
@@ -43,12 +46,44 @@ def publish(
         log.info("orphan_adopted", upload=admission.upload)
         return
     with sessions.begin() as session:
-        # The lock makes sure that no other upload's file is acknowledged meanwhile.
-        completion.require_mine(session, admission)
-        with contextlib.suppress(FileNotFoundError):
-            zone.quarantine(place, name)
-            log.warning("orphan_quarantined", upload=admission.upload)
+        # Held, so that no other upload's file is acknowledged meanwhile.
+        holding.take(session, admission)
+    with contextlib.suppress(FileNotFoundError):
+        zone.quarantine(place, name)
+        log.warning("orphan_quarantined", upload=admission.upload)
+    with sessions.begin() as session:
+        holding.let_go(session, admission)
     try:
         zone.publish(part, place, name)
     except NameTakenError:
         raise UploadConflictError from None
+
+
+def remove(sessions: sessionmaker[Session], zone: Zone, withdrawn: Admission) -> None:
+    """Remove a file that was withdrawn; its name and room are free once its bytes are gone.
+
+    Raises
+    ------
+    StorageUnavailableError
+        It is in error until it is deleted again, or replaced.
+    """
+    zone.remove_file(withdrawn.batch, withdrawn.name)
+    with sessions.begin() as session:
+        holding.forget(session, withdrawn)
+
+
+def retract(sessions: sessionmaker[Session], zone: Zone, admission: Admission, part: Any) -> None:
+    """Take back what an upload has published that is given up, where nobody can want it.
+
+    Elsewhere it stays: who has the name by now adopts it or sets it aside.
+
+    Raises
+    ------
+    StorageUnavailableError
+    """
+    with sessions.begin() as session:
+        may_go = holding.may_retract(session, admission)
+    if may_go:
+        zone.retract(part, admission.batch, admission.name)
+        with sessions.begin() as session:
+            holding.let_go(session, admission)

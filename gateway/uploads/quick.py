@@ -20,12 +20,12 @@ from urllib.parse import quote
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.batches.views import BATCH_ID, FileView
+from gateway.chunks import Chunk
 from gateway.errors import GatewayError
 from gateway.identity import access
 from gateway.identity.access import Access, Principal
 from gateway.jobs.reading import client_of
 from gateway.landing.names import FileName
-from gateway.landing.zone import Chunk
 from gateway.uploads import digests
 from gateway.uploads.announced import Announced
 from gateway.uploads.groups import Groups, Waiter

@@ -8,7 +8,6 @@ takes up.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from sqlalchemy.orm import Session
 
 from gateway import logs
 from gateway.batches.model import File
-from gateway.errors import GatewayError, TooLargeError
+from gateway.chunks import Chunk
+from gateway.errors import TooLargeError
 from gateway.identity.access import Principal
 from gateway.landing.names import FileName
-from gateway.landing.zone import Chunk, Part, Stored, Zone
+from gateway.landing.zone import Part, Stored, Zone
 from gateway.uploads import admission, completion, entering, publishing
 from gateway.uploads.admission import FileExistsAlreadyError, Known
 from gateway.uploads.announced import Announced
@@ -128,6 +128,7 @@ class _Landing:
         self._intake = intake
         self._principal = principal
         self._announced = announced
+        self._may_be_published = False
 
     def land(self, tail: Sequence[Chunk]) -> File:
         """Make the file durable, visible and known, in this order."""
@@ -135,6 +136,7 @@ class _Landing:
         stored = self.part.finish()
         self._announced.check(stored)
         sessions, zone = self._intake.sessions, self._intake.zone
+        self._may_be_published = True
         publishing.publish(sessions, zone, self.admitted, self.part, stored)
         with self._intake.sessions.begin() as session:
             file = completion.complete(session, self._principal, self.admitted, stored)
@@ -143,13 +145,12 @@ class _Landing:
 
     def give_back(self) -> None:
         """Undo what was begun, unless it is somebody else's by now."""
+        sessions, zone = self._intake.sessions, self._intake.zone
         try:
-            with self._intake.sessions.begin() as session:
-                if completion.abandon(session, self.admitted):
-                    with contextlib.suppress(GatewayError):
-                        self._intake.zone.retract(
-                            self.part, self.admitted.batch, self.admitted.name
-                        )
+            if self._may_be_published:
+                publishing.retract(sessions, zone, self.admitted, self.part)
+            with sessions.begin() as session:
+                completion.abandon(session, self.admitted)
         except Exception as error:  # noqa: BLE001 - the sweep gives back what this cannot
             kind = type(error).__name__
             log.warning("reservation_kept", upload=self.admitted.upload, kind=kind)

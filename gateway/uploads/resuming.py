@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from gateway.audit import actions
+from gateway.chunks import Chunk
 from gateway.identity.access import Principal
 from gateway.jobs.reading import client_of
 from gateway.landing.names import FileName
-from gateway.landing.zone import Chunk
-from gateway.uploads import admission, completion, entering, tickets
+from gateway.uploads import admission, entering, holding, publishing, tickets
 from gateway.uploads.admission import FileExistsAlreadyError, Known
 from gateway.uploads.entering import Opened
 from gateway.uploads.finishing import Finish
@@ -155,17 +155,20 @@ class Resuming:
         await self.intake.run(lambda: self._terminated(principal, upload_id))
 
     def _terminated(self, principal: Principal, upload_id: str) -> None:
-        zone = self.intake.zone
-        with self.intake.sessions.begin() as session:
+        sessions, zone = self.intake.sessions, self.intake.zone
+        with sessions.begin() as session:
             upload = tickets.take_over(session, client_of(principal), upload_id, None)
+            file = None
             if upload.state == "complete":
                 tickets.close(session, upload)
-                place = completion.remove(session, principal, upload.batch_id, upload.name)
-                if place is not None:
-                    zone.remove_file(place, upload.name)
-                return
-            tickets.give_up(session, upload, principal.subject, actions.FILE_DELETED)
-        zone.remove_part(upload.part)
+                file = holding.withdraw(session, principal, upload.batch_id, upload.name)
+            else:
+                holding.require_free(session, upload.batch_id, upload.name)
+                tickets.give_up(session, upload, principal.subject, actions.FILE_DELETED)
+        if file is None:
+            zone.remove_part(upload.part)
+        else:
+            publishing.remove(sessions, zone, file)
 
 
 def _require_alike(known: Known, wanted: Opening) -> None:

@@ -7,9 +7,10 @@ the path that every file takes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import RowMapping, Table, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, exists, func, insert, select, true, update
 from sqlalchemy.orm import Session
 
 from gateway.audit import trail
@@ -25,6 +26,9 @@ BATCH = cast("Table", Batch.__table__)
 IS_RESUMABLE = (
     exists().where(Upload.id == FILE.c.upload, Upload.state.in_(ACTIVE)).label("is_resumable")
 )
+
+# Nobody moves what lies under the name.
+IS_FREE = func.coalesce(FILE.c.held_until <= func.clock_timestamp(), true()).label("is_free")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +95,8 @@ def tell(session: Session, actor: str, client: str, action: str, facts: dict[str
         session, actor=actor, action=action, client=client, subject=facts["batch"], details=facts
     )
     feed.publish(session, client=client, type=action, subject=facts["batch"], data=facts)
+
+
+def interval(seconds: float) -> ColumnElement[timedelta]:
+    """Return a length of time, for the database to reckon with."""
+    return func.make_interval(0, 0, 0, 0, 0, 0, seconds)

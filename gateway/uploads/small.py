@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway import database
+from gateway.chunks import Chunk
 from gateway.identity.access import Principal
 from gateway.landing.names import FileName
-from gateway.landing.zone import Chunk, Part, Stored, Zone
+from gateway.landing.zone import Part, Stored, Zone
 from gateway.uploads import completion
 from gateway.uploads.announced import Announced
 

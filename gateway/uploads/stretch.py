@@ -18,9 +18,10 @@ from typing import Any
 
 from gateway import logs
 from gateway.batches.model import File
+from gateway.chunks import Chunk
 from gateway.errors import GatewayError
 from gateway.identity.access import Principal
-from gateway.landing.zone import Chunk, Digest, Part, PartBusyError, PartLostError
+from gateway.landing.zone import Digest, Part, PartBusyError, PartLostError
 from gateway.uploads import tickets
 from gateway.uploads.admission import UploadConflictError
 from gateway.uploads.digests import DigestMismatchError

@@ -7,16 +7,15 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from gateway import logs, settings
-from gateway.batches import ledger
+from gateway.batches import clearing, ledger, seal
 from gateway.batches.model import Batch
-from gateway.batches.seal import seal
 from gateway.batches.views import BatchRequest, ListedFile
+from gateway.chunks import Chunk
 from gateway.errors import InvalidRequestError, NotFoundError, TooLargeError
 from gateway.identity.access import Principal
 from gateway.identity.tokens import KeyRing
 from gateway.jobs.model import Job
 from gateway.landing.names import FileName
-from gateway.landing.zone import BatchPath, Chunk
 from gateway.uploads import admission
 from gateway.uploads.admission import DuplicateNameError
 from gateway.uploads.announced import Announced
@@ -159,9 +158,8 @@ class _Delivery:
         if self.batch is None:
             raise InvalidRequestError("There are no files.")
         to = self._to
-        with to.intake.sessions.begin() as session:
-            zone, keys = to.intake.zone, to.keys
-            return seal(session, to.principal, zone, keys, self.batch.id, self._stored)
+        sessions, zone = to.intake.sessions, to.intake.zone
+        return seal.carry_out(sessions, to.principal, zone, to.keys, self.batch.id, self._stored)
 
     def give_up(self) -> None:
         """Cancel what was begun; what this cannot do is left to the worker's sweep; blocks."""
@@ -171,9 +169,7 @@ class _Delivery:
         try:
             with intake.sessions.begin() as session:
                 batch = ledger.cancel(session, self._to.principal, self.batch.id)
-            intake.zone.remove_batch(BatchPath(batch.client, batch.project, batch.id))
-            with intake.sessions.begin() as session:
-                ledger.clear(session, batch)
+            clearing.clear(intake.sessions, intake.zone, batch)
         except NotFoundError:
             pass  # its opening was never committed
         except Exception as error:  # noqa: BLE001 - the batch expires, and is swept then

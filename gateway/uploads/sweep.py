@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from gateway import logs
 from gateway.errors import GatewayError
 from gateway.landing.zone import Zone
-from gateway.uploads import completion, tickets
+from gateway.uploads import expiry
 from gateway.uploads.model import Upload
 
 log = logs.get("uploads")
@@ -26,14 +26,14 @@ def run(
     Over are uploads whose process has ended, and resumable ones that have rested for too long.
     """
     with sessions.begin() as session:
-        stale = completion.stale(session, max_age_seconds, LIMIT)
-        tickets.forget(session, REMEMBERED_SECONDS)
-        overdue = tickets.overdue(session, LIMIT)
+        stale = expiry.stale(session, max_age_seconds, LIMIT)
+        expiry.forget(session, REMEMBERED_SECONDS)
+        overdue = expiry.overdue(session, LIMIT)
     expired = 0
     for each in stale:
         if not zone.is_receiving(each.upload, each.batch, each.name):
             with sessions.begin() as session:
-                expired += completion.expire(session, each)
+                expired += expiry.expire(session, each)
     for upload in overdue:
         expired += _end(sessions, upload)
     return expired + _remove_dead_parts(sessions, zone, max_age_seconds)
@@ -42,7 +42,7 @@ def run(
 def _end(sessions: sessionmaker[Session], upload: Upload) -> bool:
     try:
         with sessions.begin() as session:
-            return tickets.end_overdue(session, upload)
+            return expiry.end_overdue(session, upload)
     except GatewayError as error:
         # What is wrong with one must not keep the rest from being swept.
         log.warning("upload_not_ended", upload=upload.id, slug=error.slug)
@@ -52,7 +52,7 @@ def _end(sessions: sessionmaker[Session], upload: Upload) -> bool:
 def _remove_dead_parts(sessions: sessionmaker[Session], zone: Zone, max_age_seconds: float) -> int:
     stale = zone.stale_parts(max_age_seconds)
     with sessions.begin() as session:
-        dead = set(stale) - tickets.parts_in_use(session, stale)
+        dead = set(stale) - expiry.parts_in_use(session, stale)
     for part in dead:
         zone.remove_part(part)
     return len(dead)

@@ -7,26 +7,18 @@ first, which raises its ``fence``; what an older one still does to it is refused
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 
 from sqlalchemy import (
-    ColumnElement,
     CursorResult,
-    Select,
-    delete,
-    exists,
     func,
-    or_,
     select,
     update,
 )
 from sqlalchemy.orm import Session
 
-from gateway.audit import actions
 from gateway.batches import ledger
-from gateway.batches.model import Batch, File
 from gateway.errors import GatewayError, NotFoundError
 from gateway.landing.zone import BatchPath
 from gateway.uploads import completion, rows
@@ -77,7 +69,7 @@ def open_upload(
         state="receiving",
         is_comparison=compares,
         created_by=created_by,
-        expires_at=func.clock_timestamp() + _interval(wanted.life_seconds),
+        expires_at=func.clock_timestamp() + rows.interval(wanted.life_seconds),
     )
     session.add(upload)
     session.flush()
@@ -167,7 +159,7 @@ def move(session: Session, upload: Upload, offset_bytes: int, life_seconds: floa
     values = {
         "offset_bytes": offset_bytes,
         "updated_at": func.clock_timestamp(),
-        "expires_at": func.clock_timestamp() + _interval(life_seconds),
+        "expires_at": func.clock_timestamp() + rows.interval(life_seconds),
     }
     _mine(session, upload, values)
     if not upload.is_comparison:
@@ -262,55 +254,3 @@ def fences(session: Session, ids: Collection[str]) -> dict[str, int]:
     return {
         row.id: row.fence if row.state in ACTIVE else -1 for row in session.execute(query).all()
     }
-
-
-def parts_in_use(session: Session, names: Collection[str]) -> set[str]:
-    """Return which of these parts belong to uploads that may still go on."""
-    query = select(Upload.part).where(Upload.part.in_(list(names)), Upload.state.in_(ACTIVE))
-    return set(session.scalars(query))
-
-
-def overdue(session: Session, limit: int) -> Sequence[Upload]:
-    """Return open uploads whose time is over, whose batch takes no more, or who lost their name."""
-    return session.scalars(_overdue().order_by(Upload.expires_at).limit(limit)).all()
-
-
-def end_overdue(session: Session, upload: Upload) -> bool:
-    """Expire one upload that ``overdue`` found. False: it has gone on meanwhile."""
-    ledger.find(session, upload.client, upload.batch_id, lock=True)
-    again = _overdue().where(Upload.id == upload.id).with_for_update(of=Upload)
-    if session.scalars(again).one_or_none() is None:
-        return False
-    give_up(session, upload, ledger.GATEWAY, actions.FILE_EXPIRED)
-    return True
-
-
-def _overdue() -> Select[Upload]:
-    holds_its_name = exists().where(
-        File.batch_id == Upload.batch_id,
-        File.name == Upload.name,
-        File.upload == Upload.id,
-        File.state == "pending",
-    )
-    return (
-        select(Upload)
-        .join(Batch, Batch.id == Upload.batch_id)
-        .where(
-            Upload.state.in_(ACTIVE),
-            or_(
-                Upload.expires_at <= func.clock_timestamp(),
-                Batch.state != "open",
-                ~holds_its_name & ~Upload.is_comparison,
-            ),
-        )
-    )
-
-
-def forget(session: Session, age_seconds: float) -> None:
-    """Forget uploads that ended longer ago."""
-    past = func.clock_timestamp() - _interval(age_seconds)
-    session.execute(delete(Upload).where(Upload.state.not_in(ACTIVE), Upload.expires_at < past))
-
-
-def _interval(seconds: float) -> ColumnElement[timedelta]:
-    return func.make_interval(0, 0, 0, 0, 0, 0, seconds)

@@ -21,13 +21,12 @@ from gateway.web.cursors import cursor_for, position_of
 from gateway.web.parameters import Cursor, Limit, Moment, Text
 from gateway.web.problems import kinds, problem_response, problem_schema, responses
 from gateway.web.sessions import SessionDep
-from gateway.web.streams import Chunk, body
+from gateway.web.streams import body
 
 problems = responses
 
 __all__ = [
     "JSON_BODY_BYTES",
-    "Chunk",
     "Cursor",
     "Limit",
     "Moment",

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 from fastapi import Request
 
+from gateway.chunks import Chunk
+
 # In ASGI's ``extensions``: where a reader agrees that what it gets is only lent to it.
 LENDING = "gateway.lending"
-Chunk = bytes | bytearray | memoryview
 
 
 def body(request: Request) -> AsyncIterator[Chunk]:

@@ -87,5 +87,4 @@ class Sealer:
     ) -> tuple[Batch, Job]:
         files = None if listed is None else [ListedFile.model_validate(each) for each in listed]
         parts = self.services
-        with parts.sessions.begin() as session:
-            return seal.seal(session, who, parts.zone, parts.keys, batch.id, files)
+        return seal.carry_out(parts.sessions, who, parts.zone, parts.keys, batch.id, files)

@@ -64,8 +64,8 @@ class Desk:
         part.write([CONTENT])
         part.finish()
         zone.publish(part, path, "rows.csv")
-        with self.services.sessions.begin() as session:
-            _, job = seal.seal(session, caller, zone, self.services.keys, batch.id, None)
+        sessions, keys = self.services.sessions, self.services.keys
+        _, job = seal.carry_out(sessions, caller, zone, keys, batch.id)
         return job.id
 
     def claim(self, topic: str = "job.trigger", claim_seconds: int = 30) -> Claim:

@@ -24,7 +24,14 @@ from gateway.landing.s3.settings import S3Settings
 from gateway.landing.s3.store import Store
 from gateway.landing.zone import BatchPath
 from gateway.uploads import sweep
-from tests.uploads import test_content, test_limits, test_put, test_submissions
+from tests.uploads import (
+    test_apart,
+    test_content,
+    test_limits,
+    test_put,
+    test_submissions,
+    test_tus,
+)
 from tests.uploads.bucket import BucketBooks, variables
 from tests.uploads.sending import CONTENT, OTHER, Sender, digest, eventually, sha256, slug
 
@@ -38,12 +45,33 @@ BORROWED: dict[ModuleType, set[str]] = {
     },
     test_submissions: set(),
 }
+# Of the tus doors one test of each kind: what a store could make different.
+OF_TUS = {
+    "test_an_upload_in_pieces_becomes_a_file_like_any_other",
+    "test_the_first_bytes_may_come_with_the_creation",
+    "test_a_stretch_with_a_wrong_checksum_is_discarded",
+    "test_a_whole_upload_of_other_bytes_than_announced_is_gone",
+    "test_the_same_bytes_again_are_compared_and_other_bytes_refused",
+    "test_terminating_gives_name_and_room_back",
+    "test_a_newer_upload_of_a_name_takes_its_place",
+    "test_what_arrived_of_a_cut_stretch_is_kept",
+    "test_another_process_goes_on_and_reads_again_what_it_did_not_hash",
+    "test_what_a_stopped_process_holds_goes_on_without_it",
+    "test_a_whole_upload_that_a_crash_left_before_its_row_is_finished_by_looking",
+    "test_each_slot_is_held_by_an_upload_until_it_ends",
+}
+BORROWED[test_tus] = {
+    name for name in vars(test_tus) if name.startswith("test_") and name not in OF_TUS
+}
+BORROWED[test_apart] = {
+    name for name in vars(test_apart) if name.startswith("test_") and "transaction" not in name
+}
 
 
 def borrow(module: ModuleType, refused: set[str]) -> None:
-    """Take over a module's tests and fixtures, but those that look at a disk themselves."""
+    """Take over a module's tests and fixtures, but those that are not for a bucket."""
     for name, thing in vars(module).items():
-        is_test = name.startswith("test_") and name not in refused
+        is_test = name.startswith("test_") and callable(thing) and name not in refused
         is_fixture = type(thing).__name__ == "FixtureFunctionDefinition"
         if is_test or is_fixture:
             assert globals().setdefault(name, thing) is thing, name

@@ -19,7 +19,7 @@ from gateway.bootstrap import Services
 from gateway.database import new_id
 from gateway.landing.names import FileName
 from gateway.landing.zone import Stored
-from gateway.uploads import completion, sweep
+from gateway.uploads import completion, expiry, sweep
 from gateway.uploads.admission import admit
 from gateway.uploads.rows import Admission
 from tests import factories
@@ -184,11 +184,11 @@ def test_a_file_that_is_completed_between_look_and_lock_is_not_counted_off(
     age(services, upload.upload)
     stored = Stored(len(CONTENT), sha256(CONTENT))
     with services.sessions.begin() as session:
-        [seen] = completion.stale(session, HOUR, 10)
+        [seen] = expiry.stale(session, HOUR, 10)
     with services.sessions.begin() as session:
         completion.complete(session, ACME, upload, stored)
     with services.sessions.begin() as session:
-        assert not completion.expire(session, seen)
+        assert not expiry.expire(session, seen)
     assert books.rows(batch.id) == {"a.csv": "complete"}
     found = books.of(batch.id)
     assert (found.file_count, found.reserved_bytes) == (1, len(CONTENT))

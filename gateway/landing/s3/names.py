@@ -108,8 +108,14 @@ class Names:
             raise StorageUnavailableError
 
     def take_back(self, part: S3Part, key: str) -> None:
-        """Take a name back from this part; another's stays."""
-        there = self._store.look(key)
+        """Take a name back from this part; another's stays.
+
+        A store that cannot even be looked at was asked to do nothing: what lies there stays.
+        """
+        try:
+            there = self._store.look(key)
+        except StorageUnavailableError:
+            return
         if there is None or there.attributes.get(OWNER) != part.holder:
             return
         if CLAIM in there.attributes:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gateway.chunks import Chunk
 from gateway.errors import GatewayError
 from gateway.landing.s3 import index as s3_index
 from gateway.landing.s3 import pieces as in_pieces
@@ -21,7 +22,6 @@ from gateway.landing.s3.multipart import Multipart, Piece
 from gateway.landing.s3.roll import Roll
 from gateway.landing.s3.store import ChangedError, Store
 from gateway.landing.zone import (
-    Chunk,
     Digest,
     InsufficientStorageError,
     PartBusyError,
