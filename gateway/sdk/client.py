@@ -149,6 +149,12 @@ class GatewayClient:
             raise records.unexpected(f"{file.name} was stored with another digest")
         return stored
 
+    def declare(self, batch_id: str, wanted: Sequence[LocalFile]) -> frozenset[str]:
+        """Return the names of those of up to 1000 files that a batch has; nothing is reserved."""
+        listed = [_listed(file) for file in wanted]
+        body = self._json("POST", v1("batches", batch_id, "files"), json={"files": listed})
+        return records.present(body)
+
     def delete_file(self, batch_id: str, name: str) -> None:
         """Remove a file from an open batch."""
         self._call(Exchange("DELETE", v1("batches", batch_id, "files", name)))
@@ -161,10 +167,7 @@ class GatewayClient:
         GatewayProblem
             ``batch-incomplete``: files are missing, surplus or different; ``errors`` names each.
         """
-        listed = [
-            {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}
-            for file in sent
-        ]
+        listed = [_listed(file) for file in sent]
         path = v1("batches", batch_id, "seal")
         return records.sealed(self._json("POST", path, json={"files": listed}))
 
@@ -240,3 +243,7 @@ class GatewayClient:
             if problem.status != httpx.codes.UNAUTHORIZED:
                 raise
         return ask(self._login.renewed(token))
+
+
+def _listed(file: LocalFile) -> dict[str, Any]:
+    return {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}

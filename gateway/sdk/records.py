@@ -34,7 +34,7 @@ class Capabilities:
 class BatchFile:
     """A file as the gateway holds it; ``sha256`` is empty until it is complete.
 
-    ``verified_bytes`` tell how far one that has arrived is read again.
+    ``received_bytes`` have come of one sent in pieces; of ``verified_bytes`` is known that they did.
     """
 
     name: str
@@ -42,6 +42,7 @@ class BatchFile:
     size_bytes: int
     sha256: str
     verified_bytes: int = 0
+    received_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,14 @@ def batch_file(body: Json) -> BatchFile:
         size_bytes=int(body.get("size_bytes") or 0),
         sha256=text(body, "sha256"),
         verified_bytes=int(body.get("verified_bytes") or 0),
+        received_bytes=int(body.get("received_bytes") or 0),
     )
+
+
+def present(body: Json) -> frozenset[str]:
+    """Read which of the files that were declared are there."""
+    items = body.get("items") or ()
+    return frozenset(required(each, "name") for each in items if each.get("status") == "present")
 
 
 def stored_file(body: Json, name: str, *, is_new: bool) -> StoredFile:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from gateway.sdk import files, tus
 from gateway.sdk.client import GatewayClient
+from gateway.sdk.declaring import Declaration
 from gateway.sdk.files import LocalFile
 from gateway.sdk.journal import Journal
 from gateway.sdk.problems import DIGEST_MISMATCH, AbortedError, DeliveryError, GatewayProblem
@@ -65,12 +66,18 @@ class Sender:
         """
         if any(path.stat().st_size > files.LARGE_BYTES for path in paths):
             self._takes_pieces = "tus" in self._gateway.capabilities().uploads
-        return each(self._gateway, self._send, paths, parallel)
 
-    def _send(self, path: Path) -> LocalFile:
-        file = self._journal.inspect(path, self._gateway.transport.check)
+        def inspect(path: Path) -> LocalFile:
+            return self._journal.inspect(path, self._gateway.transport.check)
+
+        declared = Declaration(self._gateway, self._batch.id, paths, inspect)
+        return each(self._gateway, lambda path: self._send(path, declared), paths, parallel)
+
+    def _send(self, path: Path, declared: Declaration) -> LocalFile:
+        file, is_there = declared.look(path)
         held = self._held.get(file.name)
-        is_there = held is not None and held.state == "complete" and held.sha256 == file.sha256
+        if held is not None and held.state == "complete" and held.sha256 == file.sha256:
+            is_there = True
         if is_there:
             self.skipped.add(file.name)
         else:

@@ -16,11 +16,12 @@ from functools import partial
 
 import httpx
 
-from gateway.sdk import files, records
+from gateway.sdk import files, records, rivals
 from gateway.sdk.client import GatewayClient
 from gateway.sdk.files import LocalFile, OnSent
 from gateway.sdk.problems import DIGEST_MISMATCH, GatewayProblem
 from gateway.sdk.records import BatchFile
+from gateway.sdk.rivals import Rival
 from gateway.sdk.transport import Exchange, Patience, v1
 
 VERSION = "1.0.0"
@@ -76,6 +77,7 @@ def send(
         on_sent=on_sent or (lambda _: None),
         piece_bytes=piece_bytes,
         patience=gateway.transport.patience(),
+        rival=Rival(gateway.transport),
     )
     return sending.run()
 
@@ -92,6 +94,7 @@ class _Upload:
     on_sent: OnSent
     piece_bytes: int
     patience: Patience
+    rival: Rival
     offset: int | None = None
     furthest: int = 0
     beginnings: int = 0
@@ -123,8 +126,13 @@ class _Upload:
 
     def _begin(self) -> None:
         files.check_unchanged(self.file)
-        if self.is_lost and self._is_complete(self._look()):
-            return  # by what was lost from sight
+        if self.is_lost:
+            held = self._look()
+            if self._is_complete(held):
+                return  # by what was lost from sight
+            if self.rival.is_waited_for(held):
+                self.patience.renew()
+                return
         if self.beginnings == BEGINNINGS:
             raise records.unexpected(f"it lost the upload of {self.file.name} again and again")
         try:
@@ -238,7 +246,10 @@ class _Upload:
         elif self.id and problem.status in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
             self._forget()
             return
-        elif _is_elsewhere(problem):
+        elif problem.slug == "batch-sealed" and self._is_complete(self._look()):
+            return  # by another sender of this delivery
+        elif rivals.is_elsewhere(problem):
+            self.is_lost = self.is_lost or not self.id
             problem = replace(problem, retryable=True)
         self.patience.bear(problem)
 
@@ -267,12 +278,6 @@ def _number(response: httpx.Response, header: str) -> int:
     if value.isascii() and value.isdecimal() and len(value) < 20:  # noqa: PLR2004 - below 2**63
         return int(value)
     raise records.unexpected(f"its {header} is {value!r}")
-
-
-def _is_elsewhere(problem: GatewayProblem) -> bool:
-    """Whether the upload stands at another offset than was thought, or somebody is at it."""
-    is_conflict = problem.status == httpx.codes.CONFLICT
-    return is_conflict and problem.slug in {"upload-conflict", "http-409"}
 
 
 def _discarded(file: LocalFile) -> GatewayProblem:

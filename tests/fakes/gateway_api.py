@@ -332,6 +332,8 @@ class Handler(BaseHTTPRequestHandler):
                 upload_id = f"upl_{next(self.state.numbers):026d}"
                 upload = self.state.uploads.create(upload_id, batch, self.headers)
                 return 201, b"", {"Location": f"/v1/uploads/{upload.id}"}
+            case ["files"] if self.command == "POST":
+                return self._declare(batch, json.loads(body)["files"])
             case ["files", name] if self.command == "GET":
                 return 200, self.state.uploads.look(batch, name), {}
             case ["files", name] if self.command == "DELETE":
@@ -341,10 +343,10 @@ class Handler(BaseHTTPRequestHandler):
                 return self._seal(batch, json.loads(body)["files"])
             case ["jobs"]:
                 return 200, {"items": [self.state.jobs[job["id"]][0] for job in batch["jobs"]]}, {}
-            case ["manifest"]:
-                return 200, self.state.manifest(batch), {}
-            case ["receipt"]:
-                return 200, self.state.receipt(self.state.manifest(batch)).encode(), {}
+            case ["manifest" | "receipt" as kind]:
+                manifest = self.state.manifest(batch)
+                proof = self.state.receipt(manifest).encode()
+                return 200, manifest if kind == "manifest" else proof, {}
         raise RefusalError(404, "not-found")
 
     def _put(
@@ -358,6 +360,19 @@ class Handler(BaseHTTPRequestHandler):
         is_new = self.state.put(batch, name, body)
         stored = {"name": name, "size_bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
         return 201 if is_new else 200, stored, {"Repr-Digest": f"sha-256=:{digest}:"}
+
+    def _declare(
+        self, batch: dict[str, Any], declared: list[dict[str, Any]]
+    ) -> tuple[int, Any, dict[str, str]]:
+        held = {file["name"]: file.get("sha256") for file in batch["files"]}
+        items = [
+            {
+                "name": file["name"],
+                "status": "present" if held.get(file["name"]) == file["sha256"] else "needed",
+            }
+            for file in declared
+        ]
+        return 200, {"items": items}, {}
 
     def _seal(
         self, batch: dict[str, Any], listed: list[dict[str, Any]]

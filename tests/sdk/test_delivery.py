@@ -243,3 +243,44 @@ def test_missing_files_and_folders_are_all_named(
     with pytest.raises(UnusableFilesError, match=r"absent\.csv(.|\n)*is not a file"):
         delivery.deliver(gateway, order, Notes())
     assert not api.requests
+
+
+def test_of_many_files_only_those_are_sent_that_are_not_there_by_then(
+    api: State, gateway: GatewayClient, write: Write
+) -> None:
+    paths = [write(f"{n}.csv", b"%d" % n) for n in range(20)]
+    order = Order("flights", "many", paths)
+    batch = gateway.create_batch("flights", "many")
+
+    class Elsewhere(Notes):
+        """Somebody else sends half of them once this one has looked at the batch."""
+
+        def found(self, batch: Batch, *, is_new: bool) -> None:
+            super().found(batch, is_new=is_new)
+            for path in paths[::2]:
+                gateway.put_file(batch.id, files.inspect(path))
+
+    notes = Elsewhere()
+    delivered = delivery.deliver(gateway, order, notes)
+    assert delivered.batch == batch.id
+    assert delivered.skipped == {path.name for path in paths[::2]}
+    assert [file.name for file in delivered.files] == [path.name for path in paths]
+    assert api.count("PUT .*") == 20
+    assert api.count("POST .*/files") == 1
+
+
+def test_a_few_files_are_sent_without_asking(
+    api: State, gateway: GatewayClient, order: Order
+) -> None:
+    delivery.deliver(gateway, order, Notes())
+    assert api.count("POST .*/files") == 0
+
+
+def test_a_gateway_that_cannot_be_asked_is_sent_all(
+    api: State, gateway: GatewayClient, write: Write
+) -> None:
+    missing = Fault("POST", "/v1/batches/[^/]*/files", "refuse", status=404, slug="not-found")
+    api.faults.append(missing)
+    paths = [write(f"{n}.csv", b"%d" % n) for n in range(9)]
+    delivered = delivery.deliver(gateway, Order("flights", "old", paths), Notes())
+    assert len(delivered.files) == api.count("PUT .*") == 9

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
@@ -78,13 +79,16 @@ def start(
         each.communicate()
 
 
-def check_delivered(process: subprocess.Popen[str], books: Books, paths: list[Path]) -> None:
+def check_delivered(
+    process: subprocess.Popen[str], books: Books, paths: list[Path]
+) -> dict[str, Any]:
     output, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors
     told = json.loads(output)
     assert told["receipt"]["verified"] is True
     assert books.on_disk(told["batch"]) == {path.name: path.read_bytes() for path in paths}
     books.check()
+    return dict(told)
 
 
 def test_sender_that_was_killed_sends_only_what_is_missing(
@@ -115,6 +119,18 @@ def test_line_that_breaks_again_and_again_costs_little(
     check_delivered(sender, books, paths)
     # What was under way when the line broke is lost with it.
     assert line.passed < 1.5 * SIZE
+
+
+def test_two_senders_of_one_delivery_end_with_the_same_result(
+    line: Valve, start: Start, books: Books, paths: list[Path]
+) -> None:
+    line.close_after(HELD_AT)
+    first, second = start(), start()
+    eventually(line.is_closed, 60)
+    line.open()
+    told = [check_delivered(each, books, paths) for each in (first, second)]
+    assert told[0]["batch"] == told[1]["batch"]
+    assert told[0]["job"]["id"] == told[1]["job"]["id"]
 
 
 def test_sender_outlives_a_gateway_that_was_killed(

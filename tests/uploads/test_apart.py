@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
@@ -31,18 +33,21 @@ RECEIVED = {"open_part", "resume_part", "remove_part", "is_receiving", "stale_pa
 
 
 class Apart:
-    """A landing zone that writes down which connections are in use whenever it is spoken to."""
+    """A landing zone that writes down how many connections who speaks to it has in use."""
 
     def __init__(self, zone: Zone, sessions: sessionmaker[Session]) -> None:
         self.heard: list[tuple[str, int]] = []
         self._zone = zone
-        self._pool: Any = sessions.kw["bind"].pool
+        self._in_use: Counter[int] = Counter()
+        engine = sessions.kw["bind"]
+        event.listen(engine, "checkout", lambda *_: self._in_use.update([get_ident()]))
+        event.listen(engine, "checkin", lambda *_: self._in_use.subtract([get_ident()]))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         found = getattr(self._zone, name)
 
         def heard(*given: Any) -> Any:
-            self.heard.append((name, self._pool.checkedout()))
+            self.heard.append((name, self._in_use[get_ident()]))
             return found(*given)
 
         return heard
