@@ -14,6 +14,7 @@ from deploy.local.programs import RUN_DIR
 
 UNPACKED = RUN_DIR / "chromium"
 PACKAGES = ("chromium", "chromium-common", "fonts-dejavu-core")
+_SOUND = "usr/lib/*/pulseaudio"
 _FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>
@@ -50,8 +51,12 @@ def ensure() -> Browser:
 
 
 def _unpacked() -> Browser:
+    found = debian.environment(UNPACKED)
+    # One library looks for another of its package in a folder of their own, below the root.
+    libraries = [*found["LD_LIBRARY_PATH"].split(":"), *map(str, UNPACKED.glob(_SOUND))]
     variables = {
-        **debian.environment(UNPACKED),
+        **found,
+        "LD_LIBRARY_PATH": ":".join(libraries),
         "HOME": str(UNPACKED),
         "FONTCONFIG_FILE": str(UNPACKED / "fonts.conf"),
     }

@@ -30,8 +30,8 @@ ANSWER_LIMIT_BYTES = 16 * 1024**2
 REJECTS_LIMIT_BYTES = 1024**2
 REJECTS_SHOWN = 500
 
-_OK, _UNAUTHORIZED, _FORBIDDEN, _ABSENT, _NONSENSE = 200, 401, 403, 404, 422
-_TOO_MANY, _SERVER_ERROR = 429, 500
+_OK, _REFUSED, _UNAUTHORIZED, _FORBIDDEN, _ABSENT = 200, 400, 401, 403, 404
+_NONSENSE, _TOO_MANY = 422, 429
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
@@ -107,11 +107,11 @@ def open_viewer(gateway: GatewayApi, session: str, scope: str) -> Viewer:
     }
     auth = gateway.application
     status, _, content = gateway.call("POST", "/v1/token", form, auth=auth, is_short=True)
-    if status == _UNAUTHORIZED or status >= _SERVER_ERROR:
-        # Not the person's fault: this Airflow's own secret is wrong, or nobody can say.
-        raise gateway_api.GatewayAwayError
-    if status != _OK:
+    if status == _REFUSED:
         raise ViewRefusedError
+    if status != _OK:
+        # No fault of the person's: this Airflow's own secret is wrong, or nobody can say.
+        raise gateway_api.GatewayAwayError
     return Viewer(gateway, _shaped(_Token, content).access_token)
 
 
