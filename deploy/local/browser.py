@@ -14,6 +14,7 @@ from deploy.local.programs import RUN_DIR
 
 UNPACKED = RUN_DIR / "chromium"
 PACKAGES = ("chromium", "chromium-common", "fonts-dejavu-core")
+_SOUND = "usr/lib/*/pulseaudio"
 _FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig>
@@ -56,11 +57,11 @@ def ensure() -> Browser:
 
 def _unpacked() -> Browser:
     found = debian.environment(UNPACKED)
-    libraries = found["LD_LIBRARY_PATH"]
-    own = libraries.partition(":")[0] + "/pulseaudio"  # where this one library looks for its own
+    # One library looks for another of its package in a folder of their own, below the root.
+    libraries = [*found["LD_LIBRARY_PATH"].split(":"), *map(str, UNPACKED.glob(_SOUND))]
     variables = {
         **found,
-        "LD_LIBRARY_PATH": f"{libraries}:{own}",
+        "LD_LIBRARY_PATH": ":".join(libraries),
         "HOME": str(UNPACKED),
         "FONTCONFIG_FILE": str(UNPACKED / "fonts.conf"),
     }

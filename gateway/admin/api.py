@@ -23,9 +23,9 @@ from gateway.errors import (
     UnavailableError,
     UnsupportedMediaError,
 )
-from gateway.identity.access import Admin, Auditor, NotAuthenticatedError
+from gateway.identity.access import Admin, Auditor, NotAuthenticatedError, Overseer
 from gateway.jobs import states
-from gateway.jobs.views import JobPage, JobView
+from gateway.jobs.views import JobView
 from gateway.onboarding import apply, spec
 from gateway.onboarding.spec import ClientSpec
 
@@ -149,7 +149,10 @@ def verify_audit(request: Request, principal: Auditor) -> views.VerdictView:  # 
 
 
 @router.get("/v1/admin/clients", tags=["admin"], responses=web.problems(*REFUSALS))
-def list_clients(principal: Admin, session: web.SessionDep) -> views.ClientList:  # noqa: ARG001
+def list_clients(
+    principal: Overseer,  # noqa: ARG001
+    session: web.SessionDep,
+) -> views.ClientList:
     """List every client."""
     return views.ClientList(
         items=[
@@ -166,7 +169,7 @@ def list_clients(principal: Admin, session: web.SessionDep) -> views.ClientList:
 )
 def get_client(
     client: ClientName,
-    principal: Admin,  # noqa: ARG001
+    principal: Overseer,  # noqa: ARG001
     session: web.SessionDep,
 ) -> views.ClientView:
     """Show a client with the spec last applied, and what it received today (UTC)."""
@@ -227,18 +230,31 @@ def resume_client(
 
 @router.get("/v1/admin/jobs", tags=["admin"], responses=web.problems(*REFUSALS))
 def list_jobs(
-    principal: Admin,  # noqa: ARG001
+    principal: Overseer,  # noqa: ARG001
     session: web.SessionDep,
     state: states.JobState | None = None,
     cursor: web.Cursor = None,
     limit: web.Limit = 50,
-) -> JobPage:
-    """List jobs of all clients, newest first."""
+) -> views.ClientsJobPage:
+    """List jobs of all clients, newest first, each with whose it is."""
     found, following = states.page(
         session, client=None, state=state, before=web.position_of(cursor), limit=limit
     )
-    items = [states.view(session, each) for each in found]
-    return JobPage(items=items, next=web.cursor_for(following))
+    items = [
+        views.ClientsJob.of(*each) for each in zip(found, states.views(session, found), strict=True)
+    ]
+    return views.ClientsJobPage(items=items, next=web.cursor_for(following))
+
+
+@router.get("/v1/admin/jobs/{id}", tags=["admin"], responses=web.problems(*REFUSALS, NotFoundError))
+def show_job(
+    id: JobId,  # noqa: A002
+    principal: Overseer,  # noqa: ARG001
+    session: web.SessionDep,
+) -> views.ClientsJob:
+    """Show a job of any client."""
+    found = states.by_id(session, id)
+    return views.ClientsJob.of(found, states.view(session, found))
 
 
 @router.post(

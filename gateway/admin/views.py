@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from gateway.audit.model import AuditEvent
 from gateway.clients.registry import Client
 from gateway.identity.access import Rights
+from gateway.jobs.model import Job
+from gateway.jobs.views import JobView
 
 
 class AuditEventView(BaseModel):
@@ -82,6 +84,25 @@ class ClientView(BaseModel):
             updated_at=client.updated_at,
             spec=client.spec if whole else None,
         )
+
+
+class ClientsJob(JobView):
+    """A job, and whose it is."""
+
+    client: str
+    project: str
+
+    @classmethod
+    def of(cls, job: Job, view: JobView) -> ClientsJob:
+        """Return the view of a job as its client sees it, with whose it is."""
+        return cls(client=job.client, project=job.project, **view.model_dump())
+
+
+class ClientsJobPage(BaseModel):
+    """Jobs of all clients, newest first; ``next`` is the cursor of the following page."""
+
+    items: list[ClientsJob]
+    next: str | None
 
 
 class ClientList(BaseModel):

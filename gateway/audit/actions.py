@@ -29,6 +29,7 @@ LOGIN_FAILED = "login.failed"
 SIGNED_OUT = "login.ended"
 CODE_REFUSED = "code.refused"
 CODE_REUSED = "code.reused"
+TOKEN_EXCHANGED = "token.exchanged"  # noqa: S105 - a name, not a secret
 TOKEN_REVOKED = "token.revoked"  # noqa: S105 - a name, not a secret
 TOKEN_REUSED = "token.reused"  # noqa: S105 - a name, not a secret
 CLIENT_APPLIED = "client.applied"

@@ -183,7 +183,7 @@ class Access:
         known = {client} if client and state in {"active", "suspended"} else set()
         halted = known if state == "suspended" else set()
         granted = scopes.grants(account.group_names, roles, known, halted)
-        effective = frozenset(claims["scope"].split()) & granted.scopes(client)
+        effective = scopes.within(claims["scope"].split(), granted.scopes(client))
         if not granted.scopes(client):
             raise NotAMemberError
         return Principal(
@@ -266,6 +266,7 @@ _described = {
     scopes.JOBS_WRITE: "Repeat and cancel jobs",
     scopes.AUDIT_READ: "Read the audit trail",
     scopes.ADMIN: "Administer the platform",
+    scopes.ADMIN_READ: "See what administrators see",
     scopes.JOBS_PROGRESS: "Report the progress of jobs",
     scopes.LEASES: "Take credentials for running tasks",
 }
@@ -361,7 +362,8 @@ Reader = Annotated[Principal, requires(scopes.BATCHES_READ, of_a_client=True)]
 FilesReader = Annotated[Principal, Depends(_files_reader)]
 Writer = Annotated[Principal, requires(scopes.BATCHES_WRITE, of_a_client=True)]
 Operator = Annotated[Principal, requires(scopes.JOBS_WRITE, of_a_client=True)]
-Auditor = Annotated[Principal, requires_one(scopes.AUDIT_READ, scopes.ADMIN)]
+Auditor = Annotated[Principal, requires_one(scopes.AUDIT_READ, scopes.ADMIN_READ, scopes.ADMIN)]
+Overseer = Annotated[Principal, requires_one(scopes.ADMIN_READ, scopes.ADMIN)]
 Admin = Annotated[Principal, requires(scopes.ADMIN)]
 Platform = Annotated[Principal, requires(scopes.JOBS_PROGRESS)]
 Lessor = Annotated[Principal, requires(scopes.LEASES)]

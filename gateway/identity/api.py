@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from gateway import web
 from gateway.clients.rate import RateLimitedError
 from gateway.errors import UnavailableError
-from gateway.identity import scopes, token_doors
+from gateway.identity import requests, scopes, token_doors
 from gateway.identity.access import Access, Anyone, NotAMemberError, NotAuthenticatedError
 from gateway.identity.tokens import InvalidTokenError, KeyRing
 
@@ -49,7 +49,7 @@ class Metadata(BaseModel):
     introspection_endpoint: str
     revocation_endpoint: str
     jwks_uri: str
-    scopes_supported: list[str] = list(scopes.ALL)
+    scopes_supported: list[str] = [*scopes.ALL, scopes.ADMIN_READ]
     response_types_supported: list[str] = ["code"]
     response_modes_supported: list[str] = ["query"]
     code_challenge_methods_supported: list[str] = ["S256"]
@@ -60,6 +60,7 @@ class Metadata(BaseModel):
         "client_credentials",
         "password",
         "refresh_token",
+        requests.TOKEN_EXCHANGE,
     ]
     token_endpoint_auth_methods_supported: list[str] = [
         "client_secret_basic",

@@ -10,6 +10,11 @@ from urllib.parse import unquote_plus
 from gateway.errors import GatewayError
 from gateway.identity.accounts import Kind
 
+# RFC 8693 §2.1, §3. That a session is named by its id is this gateway's own.
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a kind
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a kind
+SESSION_TOKEN = "urn:ingestion-gateway:token-type:session"  # noqa: S105 - a kind
+
 NAME_AND_PASSWORD = "Send a name and a password."  # noqa: S105 - a sentence
 
 

@@ -16,9 +16,13 @@ JOBS_PROGRESS = "jobs:progress"
 LEASES = "leases"
 AUDIT_READ = "audit:read"
 ADMIN = "admin"
+# A part of ``admin``, which applications are given for the people who sign on to them.
+ADMIN_READ = "admin:read"
 ALL = (BATCHES_WRITE, BATCHES_READ, JOBS_WRITE, JOBS_PROGRESS, LEASES, AUDIT_READ, ADMIN)
 # What the Airflow deployment does at the gateway means nothing to Airflow itself.
 FOR_AIRFLOW = frozenset(ALL) - {JOBS_PROGRESS, LEASES}
+# All that an application is given for a person who signed on to it: to look.
+READING = frozenset({BATCHES_READ, AUDIT_READ, ADMIN_READ})
 # What is left to a suspended client: to see what it has delivered.
 WHILE_SUSPENDED = frozenset({BATCHES_READ})
 
@@ -140,6 +144,12 @@ def _by_group(roles: settings.Roles, client: str | None) -> dict[str, frozenset[
 
 def _union(part: Mapping[str, frozenset[str]]) -> frozenset[str]:
     return frozenset(scope for won in part.values() for scope in won)
+
+
+def within(asked: Iterable[str], held: frozenset[str]) -> frozenset[str]:
+    """Return which of the scopes asked for are held, on their own or as part of a wider one."""
+    parts = {ADMIN_READ} if ADMIN in held else set()
+    return frozenset(asked) & (held | parts)
 
 
 def text(scopes: Iterable[str]) -> str:

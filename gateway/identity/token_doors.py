@@ -16,6 +16,7 @@ from gateway.errors import GatewayError, UnavailableError
 from gateway.identity import introspection, requests
 from gateway.identity.applications import Application, Applications
 from gateway.identity.codes import Presented
+from gateway.identity.exchanging import Exchange
 from gateway.identity.introspection import Introspection
 from gateway.identity.issuing import Issued, Issuer
 from gateway.identity.requests import TokenRefusedError, UnsupportedGrantError
@@ -90,7 +91,13 @@ def _documented_form(model: type[BaseModel]) -> dict[str, Any]:
 class TokenForm(BaseModel):
     """Fields of a token request."""
 
-    grant_type: Literal["client_credentials", "password", "refresh_token", "authorization_code"]
+    grant_type: Literal[
+        "client_credentials",
+        "password",
+        "refresh_token",
+        "authorization_code",
+        "urn:ietf:params:oauth:grant-type:token-exchange",
+    ]
     client_id: str | None = Field(
         None, description="a service's or application's name, unless sent as HTTP Basic"
     )
@@ -101,6 +108,10 @@ class TokenForm(BaseModel):
     code: str | None = Field(None, description="of the sign-on that an application began")
     redirect_uri: str | None = Field(None, description="where the code was sent to")
     code_verifier: str | None = Field(None, description="of PKCE (RFC 7636)")
+    subject_token: str | None = Field(None, description="a session's id (RFC 8693)")
+    subject_token_type: str | None = Field(
+        None, description=f"of an exchange: `{requests.SESSION_TOKEN}`"
+    )
     scope: str | None = Field(None, description="fewer scopes than the account has")
     client: str | None = Field(None, description="for accounts that belong to several clients")
     audience: str | None = Field(None, description="`airflow` for a token that Airflow takes")
@@ -115,6 +126,7 @@ class TokenAnswer(BaseModel):
     refresh_token: str | None = Field(None, description="for persons; to be used once")
     scope: str
     id_token: str | None = Field(None, description="for applications that asked for `openid`")
+    issued_token_type: str | None = Field(None, description="of an exchange (RFC 8693 §2.2.1)")
 
 
 router = APIRouter(route_class=TokenRoute)
@@ -135,9 +147,12 @@ def issue_token(request: Request, response: Response, form: Form) -> TokenAnswer
     later `refresh_token`: each refresh token works once, and a second use ends the session.
     Applications that people sign on to send `authorization_code` with their own secret: a code
     works once, for the application, address and PKCE challenge that it was asked with.
+    With a token exchange (RFC 8693) such an application gets a token of the person whose session
+    it names, for a minute and for looking only: `batches:read`, `audit:read`, `admin:read`.
     After too many wrong passwords the answer is 429 with `slow_down`, right or wrong.
     """
-    issued = _issued(request, form)
+    is_exchange = form.get("grant_type") == requests.TOKEN_EXCHANGE
+    issued = _exchanged(request, form) if is_exchange else _issued(request, form)
     response.headers["Cache-Control"] = "no-store"
     return TokenAnswer(
         access_token=issued.access_token,
@@ -145,6 +160,7 @@ def issue_token(request: Request, response: Response, form: Form) -> TokenAnswer
         refresh_token=issued.refresh_token,
         scope=issued.scope,
         id_token=issued.id_token,
+        issued_token_type=requests.ACCESS_TOKEN if is_exchange else None,
     )
 
 
@@ -168,6 +184,19 @@ def _issued(request: Request, form: dict[str, str]) -> Issued:
             raise UnsupportedGrantError(
                 "Use client_credentials, password, refresh_token or authorization_code."
             )
+
+
+def _exchanged(request: Request, form: dict[str, str]) -> Issued:
+    application = application_of(request, form)
+    if form.get("subject_token_type") != requests.SESSION_TOKEN or not form.get("subject_token"):
+        raise TokenRefusedError(f"Send a subject_token of the type {requests.SESSION_TOKEN}.")
+    if form.get("requested_token_type", requests.ACCESS_TOKEN) != requests.ACCESS_TOKEN:
+        raise TokenRefusedError("Only access tokens are made.")
+    if form.get("actor_token"):
+        raise TokenRefusedError("No actor_token is taken: the application proves itself.")
+    exchange = Exchange(request.app.state.access, request.app.state.keys)
+    wish, address = requests.wish(form), address_of(request)
+    return exchange.for_session(application, form["subject_token"], wish, address)
 
 
 def _presented(request: Request, form: dict[str, str]) -> Presented:

@@ -46,6 +46,20 @@ def find(session: Session, client: str, job_id: str, *, lock: bool = False) -> J
     return job
 
 
+def by_id(session: Session, job_id: str) -> Job:
+    """Return a job of whatever client, for callers who speak for the platform.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such job.
+    """
+    job = session.get(Job, job_id) if ID.fullmatch(job_id) else None
+    if job is None:
+        raise NotFoundError
+    return job
+
+
 def locked(session: Session, job_id: str) -> Job:
     """Return a job of whatever client, locked, for callers who speak for the platform.
 

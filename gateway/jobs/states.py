@@ -23,6 +23,7 @@ from gateway.jobs.outcomes import RunState
 from gateway.jobs.reading import (
     ACTIVE,
     ENDED,
+    by_id,
     find,
     locked,
     page,
@@ -42,6 +43,7 @@ __all__ = [
     "JobFinishedError",
     "JobState",
     "RunState",
+    "by_id",
     "cancel",
     "find",
     "finish",

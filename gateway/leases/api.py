@@ -16,7 +16,7 @@ from gateway.errors import (
     UnavailableError,
     UnsupportedMediaError,
 )
-from gateway.identity.access import Admin, Lessor, NotAuthenticatedError
+from gateway.identity.access import Admin, Lessor, NotAuthenticatedError, Overseer
 from gateway.identity.tokens import InvalidTokenError
 from gateway.jobs.states import JobFinishedError
 from gateway.leases import ledger
@@ -118,7 +118,7 @@ def end_lease(lease_id: LeaseId, request: Request, principal: Lessor) -> Respons
 
 @router.get("/v1/admin/leases", tags=["admin"], responses=web.problems(*REFUSALS))
 def list_leases(
-    principal: Admin,  # noqa: ARG001 - being let in is all
+    principal: Overseer,  # noqa: ARG001 - being let in is all
     session: web.SessionDep,
     state: LeaseState | None = None,
     client: web.Text = None,

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-from tests.auth_manager import minting
+from tests.auth_manager import minting, view_fake
 
 if TYPE_CHECKING:
     from joserfc.jwk import ECKey
@@ -43,6 +43,8 @@ class Gateway:
         Ids of tokens and sessions that are worth nothing any more.
     scopes
         What the directory grants now, by session, where it is not what the session was given.
+    scripts
+        Sessions that no browser began.
     identity
         Changes to the next identity tokens.
     """
@@ -59,6 +61,8 @@ class Gateway:
     identity: dict[str, Any] = field(default_factory=dict)
     codes: dict[str, tuple[dict[str, str], Account]] = field(default_factory=dict)
     sessions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scripts: set[str] = field(default_factory=set)
+    shown: view_fake.Shown = field(default_factory=view_fake.Shown)
     server: ThreadingHTTPServer | None = None
 
     @property
@@ -99,11 +103,17 @@ class Gateway:
             return _json(200, {"status": "alive"})
         if path == "/v1/token" and form.get("grant_type") == "password":
             return self._token(form)
+        if path.startswith(("/v1/batches", "/v1/jobs", "/v1/admin", "/readyz")):
+            return _json(*self.shown.answer(path, authorization))
+        return self._for_application(path, form, authorization)
+
+    def _for_application(
+        self, path: str, form: dict[str, str], authorization: str | None
+    ) -> Answer:
         if authorization != _basic(*APPLICATION):
             return _json(401, {"error": "invalid_client"})
-        return self._for_application(path, form)
-
-    def _for_application(self, path: str, form: dict[str, str]) -> Answer:
+        if path == "/v1/token" and form.get("grant_type", "").endswith("token-exchange"):
+            return self._exchange(form)
         if path == "/v1/token":
             return self._code(form)
         if path == "/v1/token/introspect":
@@ -123,11 +133,20 @@ class Gateway:
             return _json(400, {"error": "invalid_request", "error_description": "which client?"})
         wanted = {"client": form["client"]} if form.get("client") else {}
         token = self._issued({**minting.claims("person", **account.claims), **wanted})
+        self.scripts.add(minting.claims_of(token)["jti"].partition(".")[0])
         return _json(200, {"access_token": token, "token_type": "Bearer", "expires_in": 900})
 
     def _issued(self, claims: dict[str, Any]) -> str:
         self.sessions[claims["jti"].partition(".")[0]] = claims
         return minting.sign(self.key, claims)
+
+    def _exchange(self, form: dict[str, str]) -> Answer:
+        named = form["subject_token"]
+        session = self.sessions.get(named)
+        if session is None or named in self.ended | self.scripts:
+            return _json(400, {"error": "invalid_request"})
+        granted = self.scopes.get(named, session["scope"])
+        return _json(*self.shown.exchange(session, granted, form))
 
     def _code(self, form: dict[str, str]) -> Answer:
         query, account = self.codes.pop(form.get("code", ""), ({}, None))
@@ -166,7 +185,7 @@ class Gateway:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._reply(gateway.answer(self.path, {}))
+                self._reply(gateway.answer(self.path, {}, self.headers.get("authorization")))
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
@@ -199,5 +218,8 @@ def _basic(name: str, secret: str) -> str:
     return "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()
 
 
-def _json(status: int, body: dict[str, Any]) -> Answer:
+def _json(status: int, body: Any) -> Answer:
+    if isinstance(body, list):
+        lines = "".join(json.dumps(each) + "\n" for each in body)
+        return status, {"Content-Type": "application/x-ndjson"}, lines.encode()
     return status, {"Content-Type": "application/json"}, json.dumps(body).encode()

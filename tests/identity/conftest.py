@@ -31,6 +31,7 @@ CALLERS = {
     "operator": access.Operator,
     "auditor": access.Auditor,
     "admin": access.Admin,
+    "overseer": access.Overseer,
     "platform": access.Platform,
     "lessor": access.Lessor,
 }

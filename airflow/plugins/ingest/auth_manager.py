@@ -20,13 +20,15 @@ from airflow.models.revoked_token import RevokedToken
 from fastapi import HTTPException
 from jwt import InvalidTokenError
 
-from ingest import gateway_api, jwks, login, login_pages, settings, standing, tokens
+from ingest import gateway_api, jwks, login, login_pages, settings, standing, tokens, view_doors
 from ingest.decisions import Decisions
 from ingest.registry import Registry
 from ingest.signon import SignOn
 from ingest.users import PEOPLE, GatewayUser, Kind
+from ingest.view_parts import MENU, Parts
 
 if TYPE_CHECKING:
+    from airflow.api_fastapi.common.types import ExtraMenuItem
     from fastapi import FastAPI
 
     from ingest.registry import Ownership
@@ -232,9 +234,21 @@ class GatewayAuthManager(Decisions):
 
     def get_fastapi_app(self) -> FastAPI:
         """Return the application Airflow mounts at ``/auth``."""
-        return login.create_app(
-            SignOn(self._settings, self._gateway, self._keys, self.generate_jwt)
-        )
+        # Only the API server comes here; what knows its callers is the API server's.
+        from airflow.api_fastapi.core_api.security import get_user  # noqa: PLC0415
+
+        signon = SignOn(self._settings, self._gateway, self._keys, self.generate_jwt)
+        app = login.create_app(signon)
+        parts = Parts(self._gateway, self.ownership, self._may_see, get_user)
+        app.mount("/views", view_doors.create_app(parts))
+        return app
+
+    def _may_see(self, user: GatewayUser, view: str) -> bool:
+        return self.is_authorized_custom_view(method="GET", resource_name=view, user=user)
+
+    def get_extra_menu_items(self, *, user: GatewayUser) -> list[ExtraMenuItem]:
+        """Return the views this user may see, for Airflow's menu."""
+        return [item for view, item in MENU.items() if self._may_see(user, view)]
 
 
 def _confirmed(user: GatewayUser, found: standing.Confirmed) -> GatewayUser:

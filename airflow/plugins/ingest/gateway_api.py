@@ -10,9 +10,12 @@ import json
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TIMEOUT = httpx.Timeout(5.0)
 _TOTAL_SECONDS = 8.0
@@ -97,7 +100,7 @@ class GatewayApi:
 
     def __init__(self, url: str, application: tuple[str, str]) -> None:
         self._url = url
-        self._application = application
+        self.application = application
 
     def key_set(self) -> dict[str, Any]:
         """Fetch the public keys (RFC 7517).
@@ -152,7 +155,7 @@ class GatewayApi:
             "code_verifier": verifier,
             "audience": _AUDIENCE,
         }
-        body = self._tokens(form, auth=self._application)
+        body = self._tokens(form, auth=self.application)
         return SignedOn(_text(body, "access_token"), _text(body, "id_token"))
 
     def worth(self, token: str, kind: str | None) -> Worth | None:
@@ -187,12 +190,12 @@ class GatewayApi:
             It could not be told.
         """
         form = _named(identity, SESSION)
-        status, _, _ = self._call("POST", "/v1/token/revoke", form, auth=self._application)
+        status, _, _ = self.call("POST", "/v1/token/revoke", form, auth=self.application)
         if status != _OK:
             raise GatewayAwayError
 
     def _tokens(self, form: dict[str, str], auth: tuple[str, str] | None = None) -> dict[str, Any]:
-        status, headers, content = self._call("POST", "/v1/token", form, auth=auth)
+        status, headers, content = self.call("POST", "/v1/token", form, auth=auth)
         body = _object(content)
         if status != _OK:
             raise _refusal(status, headers, body)
@@ -203,30 +206,50 @@ class GatewayApi:
     def _expected(
         self, method: str, path: str, form: dict[str, str] | None = None, *, is_short: bool = False
     ) -> dict[str, Any]:
-        auth = self._application if form else None
-        status, _, content = self._call(method, path, form, auth=auth, is_short=is_short)
+        auth = self.application if form else None
+        status, _, content = self.call(method, path, form, auth=auth, is_short=is_short)
         if status != _OK:
             raise GatewayAwayError
         return _object(content)
 
-    def _call(
+    def call(
         self,
         method: str,
         path: str,
         form: dict[str, str] | None = None,
         *,
         auth: tuple[str, str] | None = None,
+        headers: dict[str, str] | None = None,
         is_short: bool = False,
+        read: Callable[[httpx.Response, float], bytes] | None = None,
     ) -> tuple[int, httpx.Headers, bytes]:
+        """Ask once; return status, headers and body.
+
+        Parameters
+        ----------
+        read
+            Takes the body, within so many seconds; without it, no more than a small one is taken.
+
+        Raises
+        ------
+        GatewayAwayError
+            No answer in time, or too much of one.
+        """
         timeout, seconds = (
             (_SHORT_TIMEOUT, _SHORT_SECONDS) if is_short else (_TIMEOUT, _TOTAL_SECONDS)
         )
         credentials = httpx.BasicAuth(*auth) if auth else None
         try:
             with self._http.stream(
-                method, self._url + path, data=form, auth=credentials, timeout=timeout
+                method,
+                self._url + path,
+                data=form,
+                auth=credentials,
+                headers=headers,
+                timeout=timeout,
             ) as response:
-                return response.status_code, response.headers, _bounded(response, seconds)
+                content = (read or _bounded)(response, seconds)
+                return response.status_code, response.headers, content
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise GatewayAwayError from error
 

@@ -25,10 +25,20 @@ class Ownership:
 
     client_by_dag: dict[str, str] = field(default_factory=dict)
     client_by_pool: dict[str, str] = field(default_factory=dict)
+    dag_by_project: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def dag_ids(self, client: str | None) -> frozenset[str]:
         """Return the DAG ids of one client; none for nobody."""
         return frozenset(dag for dag, owner in self.client_by_dag.items() if owner == client)
+
+    def dag_of(self, client: str, project: str) -> str | None:
+        """Return the DAG of a client's project, where there is one, undisputed."""
+        dag_id = self.dag_by_project.get((client, project))
+        return dag_id if dag_id and self.client_by_dag.get(dag_id) == client else None
+
+    def projects(self, client: str) -> frozenset[str]:
+        """Return the names of a client's projects."""
+        return frozenset(name for owner, name in self.dag_by_project if owner == client)
 
 
 class Registry:
@@ -78,6 +88,11 @@ def _ownership(projects: list[dict[str, Any]]) -> Ownership:
         client_by_pool=_undisputed(
             (entry["pool"], entry["client"]) for entry in projects if entry.get("pool")
         ),
+        dag_by_project={
+            (entry["client"], entry["project"]): entry["dag_id"]
+            for entry in projects
+            if "project" in entry
+        },
     )
 
 

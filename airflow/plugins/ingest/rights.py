@@ -53,6 +53,9 @@ TABLE: dict[tuple[str, str], tuple[Reach, ...]] = {
     ("pool",              "GET"):  (_,       _,      _,       OWN,   _,      ANY),
     ("pool",              "POST"): (_,       _,      _,       OWN,   _,      ANY),
     ("pool",              "PUT"):  (_,       _,      _,       OWN,   _,      ANY),
+    ("custom.deliveries", "GET"):  (_,       _,      _,       _,     OWN,    _),
+    ("custom.gateway",    "GET"):  (_,       _,      _,       _,     _,      ANY),
+    ("custom.audit",      "GET"):  (_,       _,      _,       _,     _,      ANY),
     ("menu.Dags",         "GET"):  (_,       _,      _,       _,     ANY,    ANY),
     ("menu.XComs",        "GET"):  (_,       _,      _,       _,     ANY,    ANY),
 }
