@@ -42,7 +42,8 @@ def test_demo_clients_are_what_onboarding_takes() -> None:
 
 
 def test_local_stack_sets_only_variables_the_gateway_knows() -> None:
-    known = {*settings.names(), "GATEWAY_LDAP_BIND_PASSWORD_FILE"}
+    secrets = {f"GATEWAY_{name}_FILE" for name in settings.Settings.secrets}
+    known = {*settings.names(), *secrets}
     source = (ROOT / "deploy/local/gateway.py").read_text()
     given = re.findall(r'^        "([A-Z_]+)":', source, re.MULTILINE)
     assert len(given) > 10
