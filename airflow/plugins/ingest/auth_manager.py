@@ -20,11 +20,11 @@ from airflow.models.revoked_token import RevokedToken
 from fastapi import HTTPException
 from jwt import InvalidTokenError
 
-from ingest import gateway_api, jwks, login, login_pages, settings, standing, tokens
+from ingest import doors, gateway_api, jwks, login, login_pages, settings, standing, tokens
 from ingest.decisions import Decisions
 from ingest.registry import Registry
 from ingest.signon import SignOn
-from ingest.users import PEOPLE, GatewayUser, Kind
+from ingest.users import CLIENTS_PEOPLE, PEOPLE, GatewayUser, Kind
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 AWAY = "The identity provider is not available"
 # How long the gateway's answer about a token is believed; of all others it is asked at every use.
 _BELIEVED_SECONDS = {
-    Kind.PERSON: standing.PEOPLE_SECONDS,
-    Kind.ADMIN: standing.PEOPLE_SECONDS,
+    **dict.fromkeys(PEOPLE, standing.PEOPLE_SECONDS),
     Kind.WATCHER: standing.WATCHER_SECONDS,
 }
 # A session's cookie is not written anew more often than this.
@@ -84,7 +83,14 @@ class GatewayAuthManager(Decisions):
             Airflow answers 401 when a good token has expired and 403 otherwise.
         HTTPException
             503: the gateway's keys cannot be had, so the token can be neither taken nor refused.
+            403: the token is good, and not for this door.
         """
+        user = await self._user_of(token)
+        if not doors.lets_in(user.kind):
+            raise HTTPException(403, "Forbidden")
+        return user
+
+    async def _user_of(self, token: str) -> GatewayUser:
         parsed = tokens.parse(token)
         if parsed.claims.get("iss") != self._settings.issuer:
             user: GatewayUser = await super().get_user_from_token(token)  # type: ignore[assignment]
@@ -198,7 +204,7 @@ class GatewayAuthManager(Decisions):
             expires_at=int(token["exp"]),
             session=token["session"],
         )
-        is_bound = user.session and (user.client or user.kind is not Kind.PERSON)
+        is_bound = user.session and (user.client or user.kind not in CLIENTS_PEOPLE)
         if user.kind not in PEOPLE or not is_bound:
             message = "not a session"
             raise ValueError(message)
