@@ -66,11 +66,19 @@ def test_tokens_for_airflow_have_the_agreed_claims(
     assert_shape(minted, kind, config)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("acme-viewer", "viewer"), ("acme-operator", "operator"), ("auditor", "auditor")],
+)
 def test_a_persons_token_for_airflow_has_the_agreed_claims(
-    sessions: sessionmaker[Session], token: Callable[..., str], config: Settings
+    name: str,
+    kind: str,
+    sessions: sessionmaker[Session],
+    token: Callable[..., str],
+    config: Settings,
 ) -> None:
     factories.onboard_two(sessions)
-    assert_shape(token("acme-operator", audience="airflow"), "person", config)
+    assert_shape(token(name, audience="airflow"), kind, config)
 
 
 def test_an_administrators_token_for_airflow_has_the_agreed_claims(
