@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.models import Connection, DagModel, Pool, Variable
+from airflow.models import DagModel, Pool
 from airflow.models.backfill import Backfill, ReprocessBehavior
+from airflow.models.connection import Connection
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagwarning import DagWarning
 from airflow.models.errors import ParseImportError
 from airflow.models.log import Log
 from airflow.models.team import Team
+from airflow.models.variable import Variable
 from airflow.utils.session import create_session
 from sqlalchemy import MetaData, delete, func, select, text, update
 

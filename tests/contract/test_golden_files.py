@@ -130,7 +130,7 @@ def test_the_agreed_progress_report_is_taken(
     batch = client.post("/v1/batches", json=body, headers=headers).json()["id"]
     client.put(f"/v1/batches/{batch}/files/a.csv", content=b"test", headers=headers)
     job = client.post(f"/v1/batches/{batch}/seal", headers=headers).json()["job"]["id"]
-    report = {**golden("progress.json")[kind], "run_id": f"gw.{job}"}
+    report = {**golden("progress.json")[kind], "run_id": f"gw.{job}", "batch_id": batch}
     answer = client.post(f"/v1/jobs/{job}/progress", json=report, headers=bearer("svc-airflow"))
     assert answer.status_code in {204, 409}, answer.text
     assert answer.status_code == 204 or answer.json()["type"] != "/problems/invalid-request"
