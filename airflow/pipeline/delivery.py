@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 CONF_CONTRACT = 1
+RUN_PREFIX = "gw."
 MAX_NAME_BYTES = 255
 _PATTERNS = {
     "job_id": re.compile(r"job_[0-9a-z]{10,40}"),
@@ -30,6 +31,13 @@ _PATTERNS = {
     "project": re.compile(r"[a-z][a-z0-9_-]{0,62}"),
 }
 _CONF_KEYS = {"contract", *_PATTERNS, "attempt"}
+
+
+# What a person reads in the log of a run that they have started by hand.
+BY_HAND = (
+    "This run was started by hand, so it is for no job and nothing is loaded. Deliveries are loaded"
+    " by runs that the gateway starts; to have a batch processed again, ask the gateway for a replay."
+)
 
 
 class ConfError(Exception):
@@ -92,6 +100,8 @@ def read_conf(
     ConfError
         Saying what is wrong.
     """
+    if not run_id.startswith(RUN_PREFIX):
+        raise ConfError(BY_HAND)
     if not isinstance(conf, dict) or set(conf) != _CONF_KEYS:
         msg = "conf must hold contract, job_id, batch_id, client, project, attempt and nothing else"
         raise ConfError(msg)
@@ -107,7 +117,7 @@ def read_conf(
     if (conf["client"], conf["project"]) != (client, project):
         msg = "conf names another client or project than this DAG's"
         raise ConfError(msg)
-    if run_id != f"gw.{conf['job_id']}":
+    if run_id != f"{RUN_PREFIX}{conf['job_id']}":
         msg = "the run's id does not belong to its job"
         raise ConfError(msg)
     return Delivery(

@@ -16,6 +16,11 @@ from pipeline.errors import DeliveryError
 TRIES = 4
 TIMEOUT = httpx.Timeout(15, connect=5)
 _EARLY_SECONDS = 30
+# What a person reads in the log of a run that they have cleared too late.
+CLOSED = (
+    "the job of this run has ended, so nothing more is loaded by it;"
+    " to have the batch processed again, ask the gateway for a replay"
+)
 _REFUSED = (400, 401, 403, 404, 409, 410, 413, 422)
 
 _tokens: dict[tuple[str, str], tuple[str, float]] = {}
@@ -62,7 +67,7 @@ class Gateway:
         Raises
         ------
         DeliveryError
-            ``job-closed`` if the gateway no longer takes reports for the job.
+            ``job-closed`` if the gateway takes no reports of this run for the job, or no more.
         httpx.HTTPError
             If the report cannot be delivered.
         """
@@ -74,7 +79,7 @@ class Gateway:
                 "POST", path, tries, json=body, headers=self._authorization(tries)
             )
         if response.status_code in (404, 409, 410):
-            raise DeliveryError("job-closed", "the gateway takes no more reports for this job")
+            raise DeliveryError("job-closed", CLOSED)
         response.raise_for_status()
 
     def _authorization(self, tries: int) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pipeline.plan import label_of, make_plan
 from pipeline.process import process_group
 from pipeline.publish import publish_batch
 from pipeline.rejects import MAX_DETAIL_CHARS, printable
-from pipeline.report import Gateway
+from pipeline.report import TRIES, Gateway
 from pipeline.staging import Plan
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def publish(entry: dict[str, Any], conf: Any, run: TaskRun) -> dict[str, int]:
     """
     delivery = _delivery(entry, conf, run)
     step = Step(1)
-    with _gateway() as gateway, _reported(gateway, delivery, run, "publish", step):
+    with _gateway() as gateway, _reported(gateway, delivery, run, "publish", step, asks=True):
         done = publish_batch(delivery, Plan.read(delivery))
         step.rows = Rows(loaded=done.loaded, rejected=done.rejected_here)
         step.rejects = done.rejects
@@ -139,39 +139,56 @@ def _gateway() -> Iterator[Gateway]:
 
 @contextmanager
 def _reported(
-    gateway: Gateway, delivery: Delivery, run: TaskRun, name: str, step: Step
+    gateway: Gateway,
+    delivery: Delivery,
+    run: TaskRun,
+    name: str,
+    step: Step,
+    *,
+    asks: bool = False,
 ) -> Iterator[None]:
     """Tell the gateway that a part began, and how it ended.
 
-    The beginning is a courtesy and may get lost. The end may not: if it cannot be told, the task
-    fails, and is tried again.
+    The end may not get lost: if it cannot be told, the task fails, and is tried again. Nor may the
+    beginning of a part that ``asks``, because it loads: whoever clears a run of a job that has
+    ended must not get rows loaded that no job tells of. Otherwise the beginning is a courtesy.
     """
-    with contextlib.suppress(httpx.HTTPError):
-        gateway.progress(delivery.job_id, body_of(run, name, "running", step), tries=1)
+    body = body_of(delivery, run, name, "running", step)
+    with contextlib.suppress(*([] if asks else [httpx.HTTPError])):
+        gateway.progress(delivery.job_id, body, tries=TRIES if asks else 1)
     try:
         yield
     except DeliveryError as error:
         step.rows = Rows(rejected=error.rows_rejected)
         step.rejects = error.rejects
         failure = {"code": error.code, "detail": printable(error.detail, MAX_DETAIL_CHARS)}
-        gateway.progress(delivery.job_id, body_of(run, name, "failed", step, failure))
+        gateway.progress(delivery.job_id, body_of(delivery, run, name, "failed", step, failure))
         raise
     except Exception:
         if run.is_last_try:
             failure = {"code": "internal-error", "detail": "the platform could not do its part"}
             with contextlib.suppress(httpx.HTTPError, DeliveryError):
-                gateway.progress(delivery.job_id, body_of(run, name, "failed", step, failure))
+                gateway.progress(
+                    delivery.job_id, body_of(delivery, run, name, "failed", step, failure)
+                )
         raise
-    gateway.progress(delivery.job_id, body_of(run, name, "succeeded", step))
+    gateway.progress(delivery.job_id, body_of(delivery, run, name, "succeeded", step))
 
 
 def body_of(
-    run: TaskRun, name: str, state: str, step: Step, error: dict[str, str] | None = None
+    delivery: Delivery,
+    run: TaskRun,
+    name: str,
+    state: str,
+    step: Step,
+    error: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Give the report as the gateway reads it."""
     return {
         "dag_id": run.dag_id,
         "run_id": run.run_id,
+        "batch_id": delivery.batch_id,
+        "attempt": delivery.attempt,
         "task_id": run.task_id,
         "map_index": run.map_index,
         "try_number": run.try_number,

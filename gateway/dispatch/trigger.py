@@ -119,7 +119,7 @@ def _respect_hold(parts: Messenger, job: Job) -> None:
 def _there(parts: Messenger, token: str, job: Job) -> bool:
     dag = messenger.dag_id(job.client, job.project)
     run = parts.airflow_api.get_run(token, dag, messenger.run_id(job.id))
-    if run is not None and run.conf.get("job_id") != job.id:
+    if run is not None and run.conf != conf(job):
         raise RunTakenError(run.run_id)
     return run is not None
 

@@ -167,7 +167,12 @@ async def _progress(request: Request) -> ProgressReport:
     status_code=204,
     openapi_extra=web.documented_body(ProgressReport),
     responses=web.problems(
-        *REFUSALS, NotFoundError, states.JobFinishedError, TooLargeError, UnsupportedMediaError
+        *REFUSALS,
+        NotFoundError,
+        states.JobFinishedError,
+        reading.OtherWorkError,
+        TooLargeError,
+        UnsupportedMediaError,
     ),
 )
 def report_progress(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from gateway.errors import Fault, InvalidRequestError, NotFoundError
+from gateway.errors import Fault, GatewayError, InvalidRequestError, NotFoundError
 from gateway.identity.access import Principal
 from gateway.jobs import steps
 from gateway.jobs.model import Job
@@ -18,6 +18,14 @@ from gateway.jobs.views import JobError, JobView, RowCounts, StepView
 ACTIVE = frozenset({"queued", "blocked", "dispatched", "running"})
 ENDED = frozenset({"succeeded", "partially_succeeded", "failed", "canceled"})
 ID = re.compile(r"job_[0-9a-z]{26}")
+
+
+class OtherWorkError(GatewayError):
+    """A run bears the name of a job, and works on another batch or attempt."""
+
+    slug = "other-work"
+    status = 409
+    title = "The run does not work on what the job is for"
 
 
 def client_of(principal: Principal) -> str:
@@ -88,6 +96,17 @@ def require_own_run(job: Job, dag_id: str, run_id: str) -> None:
     faults = [Fault(name, "is not the job's") for name in told if told[name] != expected[name]]
     if faults:
         raise InvalidRequestError(errors=faults)
+
+
+def require_own_work(job: Job, batch_id: str | None, attempt: int | None) -> None:
+    """See to it that a run works on what its job is for; what it does not say is not compared.
+
+    Raises
+    ------
+    OtherWorkError
+    """
+    if batch_id not in {None, job.batch_id} or attempt not in {None, job.attempt}:
+        raise OtherWorkError
 
 
 def page(

@@ -28,6 +28,7 @@ from gateway.jobs.reading import (
     locked,
     page,
     require_own_run,
+    require_own_work,
     view,
     views,
 )
@@ -239,11 +240,14 @@ def report(session: Session, job_id: str, said: ProgressReport) -> None:
         There is no such job.
     InvalidRequestError
         The report comes from another DAG or run than the job's.
+    OtherWorkError
+        It comes from a run that bears the job's name and works on something else.
     JobFinishedError
         The job has ended.
     """
     job = locked(session, job_id)
     require_own_run(job, said.dag_id, said.run_id)
+    require_own_work(job, said.batch_id, said.attempt)
     if job.state in ENDED:
         raise JobFinishedError
     if steps.put(session, job_id, said):

@@ -164,6 +164,8 @@ class ProgressReport(BaseModel):
 
     dag_id: Annotated[str, StringConstraints(max_length=250)]
     run_id: Annotated[str, StringConstraints(max_length=250)]
+    batch_id: Annotated[str, StringConstraints(max_length=50)] | None = None
+    attempt: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     task_id: Annotated[str, StringConstraints(min_length=1, max_length=250)]
     map_index: Annotated[int, Field(ge=-1, le=1_000_000)]
     try_number: Annotated[int, Field(ge=0, le=1_000_000)]

@@ -132,7 +132,7 @@ class Gateway:
         if len(account.clients) > 1 and form.get("client") not in account.clients:
             return _json(400, {"error": "invalid_request", "error_description": "which client?"})
         wanted = {"client": form["client"]} if form.get("client") else {}
-        token = self._issued({**minting.claims("person", **account.claims), **wanted})
+        token = self._issued({**minting.claims("operator", **account.claims), **wanted})
         self.scripts.add(minting.claims_of(token)["jti"].partition(".")[0])
         return _json(200, {"access_token": token, "token_type": "Bearer", "expires_in": 900})
 
@@ -158,7 +158,7 @@ class Gateway:
         )
         if account is None or not is_right:
             return _json(400, {"error": "invalid_grant"})
-        token = self._issued(minting.claims("person", **account.claims))
+        token = self._issued(minting.claims("operator", **account.claims))
         subject = minting.claims_of(token)["sub"]
         claims = minting.identity(**{"sub": subject, "nonce": query["nonce"], **self.identity})
         header = {"typ": "JWT"}

@@ -247,7 +247,7 @@ def test_an_identity_that_is_not_the_answer_opens_nothing(
 
 
 def test_tokens_that_are_none_or_of_the_wrong_kind_open_nothing(world: World) -> None:
-    access = minting.sign(world.gateway.key, minting.claims("person"))
+    access = minting.sign(world.gateway.key, minting.claims("operator"))
     forged = minting.sign(minting.new_key(), minting.identity(), typ="JWT")
     for identity in (access, forged, "x", "a.b.c", "x" * 5000):
         address = leave(world)

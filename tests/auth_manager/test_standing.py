@@ -54,7 +54,7 @@ def test_a_revoked_trigger_token_starts_nothing(world: World) -> None:
 
 
 def test_a_revoked_persons_token_is_refused(world: World) -> None:
-    token, jti = token_of(world, "person")
+    token, jti = token_of(world, "operator")
     assert world.call("GET", DAGS, token).status_code == 200
     world.gateway.ended.add(jti)
     assert world.call("GET", DAGS, token).status_code == 401
@@ -62,7 +62,7 @@ def test_a_revoked_persons_token_is_refused(world: World) -> None:
 
 def test_nothing_is_changed_with_a_token_that_nobody_can_confirm(world: World) -> None:
     trigger, _ = token_of(world, "trigger")
-    person, _ = token_of(world, "person")
+    person, _ = token_of(world, "operator")
     assert world.call("GET", DAGS, person).status_code == 200
     world.gateway.fault = (503, {}, b"{}")
     answer = world.call("POST", f"{DAGS}/{FLIGHTS}/dagRuns", trigger, json=run_body())

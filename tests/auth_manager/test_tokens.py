@@ -78,6 +78,31 @@ def test_admin_who_belongs_to_a_client_is_an_admin() -> None:
     assert (user.kind, user.client) == (Kind.ADMIN, "acme")
 
 
+@pytest.mark.parametrize(
+    ("scope", "kind"),
+    [
+        ("batches:read", Kind.VIEWER),
+        ("batches:read batches:write", Kind.VIEWER),
+        ("batches:read jobs:write", Kind.OPERATOR),
+        ("batches:read jobs:write audit:read", Kind.AUDITOR),
+        ("batches:read jobs:write audit:read admin", Kind.ADMIN),
+    ],
+)
+def test_a_persons_role_follows_from_the_scopes(scope: str, kind: Kind) -> None:
+    assert verify(sign(KEY, claims("operator", scope=scope))).kind is kind
+
+
+def test_who_loses_a_scope_in_an_open_session_loses_its_role() -> None:
+    operator = verify(sign(KEY, claims("operator")))
+    left = tokens.narrowed(operator, "acme", frozenset({"batches:read"}))
+    assert left is not None
+    assert left.kind is Kind.VIEWER
+    more = tokens.narrowed(left, "acme", frozenset({"batches:read", "jobs:write", "admin"}))
+    assert more is not None
+    assert more.kind is Kind.VIEWER
+    assert tokens.narrowed(operator, "globex", operator.scopes) is None
+
+
 CLAIM_ATTACKS: dict[str, dict[str, Any]] = {
     "another audience": {"aud": "gateway"},
     "a list of audiences": {"aud": ["airflow"]},
@@ -136,13 +161,16 @@ def test_rightly_signed_claims_that_are_not_exactly_right_are_refused(
         ("watcher", {"dags": ["acme__flights"]}),
         ("pools", {"client": None}),
         ("pools", {"dags": ["acme__flights"]}),
-        ("person", {"client": None}),
-        ("person", {"scope": "audit:read"}),
-        ("person", {"scope": "batches:write"}),
-        ("person", {"scope": "batches:read dags:watch"}),
-        ("person", {"scope": "batches:read  admin"}),
-        ("person", {"scope": ""}),
-        ("person", {"dags": ["acme__flights"]}),
+        ("operator", {"client": None}),
+        ("viewer", {"client": None}),
+        ("viewer", {"scope": "jobs:write"}),
+        ("auditor", {"scope": "audit:read dags:watch"}),
+        ("auditor", {"client": ["acme"]}),
+        ("operator", {"scope": "batches:write"}),
+        ("operator", {"scope": "batches:read dags:watch"}),
+        ("operator", {"scope": "batches:read  admin"}),
+        ("operator", {"scope": ""}),
+        ("operator", {"dags": ["acme__flights"]}),
         ("admin", {"client": ["acme"]}),
         ("admin", {"scope": "admin pools:write"}),
         ("admin", {"sub": "gateway"}),

@@ -52,7 +52,7 @@ def look(world: World, who: str, path: str, **options: Any) -> Response:
     if who == "nobody":
         return world.call("GET", VIEWS + path, None, **options)
     other = {"client": "globex", "sub": "globex-operator"}
-    token = world.gateway.token("person", **other) if who == "other" else world.gateway.token(who)
+    token = world.gateway.token("viewer", **other) if who == "other" else world.gateway.token(who)
     return world.call("GET", VIEWS + path, token, **options)
 
 
@@ -68,13 +68,13 @@ def expected(who: str, path: str) -> int:
     return 404 if who == "other" and path != "/deliveries" else 200
 
 
-@pytest.mark.parametrize("who", ["person", "other", "admin", "nobody", *SERVICES])
+@pytest.mark.parametrize("who", ["viewer", "other", "admin", "nobody", *SERVICES])
 def test_each_sees_the_views_that_are_theirs(world: World, who: str) -> None:
     for path in EVERY:
         answer = look(world, who, path)
         assert answer.status_code == expected(who, path), (path, answer.text)
         assert answer.headers["content-type"].startswith("text/html")
-        if who == "person":
+        if who == "viewer":
             assert "globex" not in answer.text, path
         elif who != "admin":
             assert "flights" not in answer.text, path
@@ -83,7 +83,7 @@ def test_each_sees_the_views_that_are_theirs(world: World, who: str) -> None:
 
 
 def test_an_auditor_without_any_use_for_airflow_sees_no_view(world: World) -> None:
-    token = world.gateway.token("person", scope="audit:read", client=None, sub="auditor")
+    token = world.gateway.token("viewer", scope="audit:read", client=None, sub="auditor")
     for path in EVERY:
         assert world.call("GET", VIEWS + path, token).status_code in {401, 403}
 
@@ -95,19 +95,19 @@ def test_anothers_object_answers_exactly_as_an_absent_one(world: World) -> None:
         ("/deliveries/", GLOBEX_BATCH, "bat_' or 1=1"),
         ("/jobs/", GLOBEX_JOB, "x" * 300),
     ):
-        theirs, nobodys = (look(world, "person", path + each) for each in (foreign, absent))
+        theirs, nobodys = (look(world, "viewer", path + each) for each in (foreign, absent))
         assert (theirs.status_code, theirs.text) == (404, nobodys.text)
         kept = [{**answer.headers, "date": ""} for answer in (theirs, nobodys)]
         assert kept[0] == kept[1]
 
 
 def test_a_delivery_shows_its_files_jobs_and_rejects(world: World) -> None:
-    page = look(world, "person", DELIVERY).text
+    page = look(world, "viewer", DELIVERY).text
     for said in ("2013", "station 7", "flights_2013_01.csv", "1.0 MB", "dag paused", "81,012"):
         assert said in page, said
     run = f"/dags/{FLIGHTS}/runs/gw.{ACME_JOB}"
     assert f'href="{run}" target="_top"' in page
-    page = look(world, "person", JOB).text
+    page = look(world, "viewer", JOB).text
     for said in ("502", "month", "maximum", "13", "3 of 12", f"{VIEWS}{DELIVERY}", run):
         assert said in page, said
 
@@ -123,7 +123,7 @@ def test_the_gateway_shows_what_wants_looking_after(world: World) -> None:
 def test_filters_and_positions_are_the_gateways(world: World) -> None:
     world.gateway.shown.following = "MTo3"
     query = {"state": "sealed", "project": "flights", "reference": "a&b", "cursor": "MTo5"}
-    page = look(world, "person", "/deliveries", params=query).text
+    page = look(world, "viewer", "/deliveries", params=query).text
     assert world.gateway.shown.asked[-1] == ("/v1/batches", {**query, "limit": "50"})
     assert "cursor=MTo3" in page
     assert "reference=a%26b" in page
@@ -136,8 +136,8 @@ def test_filters_and_positions_are_the_gateways(world: World) -> None:
 @pytest.mark.parametrize(
     ("who", "path", "scope"),
     [
-        ("person", "/deliveries", "batches:read"),
-        ("person", DELIVERY, "batches:read"),
+        ("viewer", "/deliveries", "batches:read"),
+        ("viewer", DELIVERY, "batches:read"),
         ("admin", "/gateway", "admin:read"),
         ("admin", "/audit", "admin:read"),
         ("admin", JOB, "admin:read"),
@@ -192,7 +192,7 @@ AWAY = {
 def test_without_the_gateway_the_page_says_so_and_nothing_else_breaks(
     world: World, fault: tuple[int, dict[str, str], bytes]
 ) -> None:
-    token = world.gateway.token("person")
+    token = world.gateway.token("viewer")
     assert world.call("GET", "/api/v2/dags", token).status_code == 200
     world.gateway.fault = fault
     answer = world.call("GET", f"{VIEWS}/deliveries", token)
@@ -208,7 +208,7 @@ def test_an_answer_that_is_cut_off_shows_what_came(world: World) -> None:
     rejected = [{**GOLDEN["reject"], "value": value} for _ in range(2000)]
     world.gateway.shown.rejects = rejected
     world.gateway.shown.batches["acme"]["jobs"][0]["rows"]["rejected"] = 2000
-    page = look(world, "person", JOB).text
+    page = look(world, "viewer", JOB).text
     assert page.count(value) == view_api.REJECTS_SHOWN
     assert "first 500 of 2,000" in page
 
@@ -217,12 +217,12 @@ def test_long_lists_of_files_come_in_pages(world: World) -> None:
     file = GOLDEN["batch"]["files"][0]
     files = [{**file, "name": f"part-{number:05}.csv"} for number in range(450)]
     world.gateway.shown.batches["acme"]["files"] = files
-    page = look(world, "person", f"{DELIVERY}?files=200").text
+    page = look(world, "viewer", f"{DELIVERY}?files=200").text
     assert page.count("part-") == 200
     assert '"?files=0"' in page
     assert '"?files=400"' in page
     for wrong in ("-1", "x", "9" * 30):
-        assert look(world, "person", f"{DELIVERY}?files={wrong}").status_code == 400
+        assert look(world, "viewer", f"{DELIVERY}?files={wrong}").status_code == 400
 
 
 # What names may not do.
@@ -267,9 +267,9 @@ def test_names_are_shown_and_do_nothing(world: World) -> None:
     shown.rejects = [dict.fromkeys(("file", "column", "rule", "value"), HOSTILE) | {"line": None}]
     query = dict.fromkeys(("state", "project", "reference", "cursor"), HOSTILE)
     pages = [
-        look(world, "person", "/deliveries", params=query),
-        look(world, "person", DELIVERY),
-        look(world, "person", JOB),
+        look(world, "viewer", "/deliveries", params=query),
+        look(world, "viewer", DELIVERY),
+        look(world, "viewer", JOB),
         *(look(world, "admin", path) for path in (*ADMINS, JOB)),
         look(world, "admin", "/audit", params=dict.fromkeys(("actor", "subject"), HOSTILE)),
     ]
@@ -282,7 +282,7 @@ def test_names_are_shown_and_do_nothing(world: World) -> None:
     assert_harmless(anonymous.text)
 
 
-@pytest.mark.parametrize("who", ["person", "nobody"])
+@pytest.mark.parametrize("who", ["viewer", "nobody"])
 def test_pages_load_nothing_are_kept_nowhere_and_framed_by_airflow_alone(
     world: World, who: str
 ) -> None:
@@ -297,14 +297,14 @@ def test_pages_load_nothing_are_kept_nowhere_and_framed_by_airflow_alone(
 
 
 def test_views_are_for_looking_only(world: World) -> None:
-    token = world.gateway.token("person")
+    token = world.gateway.token("viewer")
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         for path in EVERY:
             assert world.call(method, VIEWS + path, token).status_code == 405
 
 
 def test_what_lies_beside_the_pages_can_be_kept_and_nothing_else_lies_there(world: World) -> None:
-    page = look(world, "person", "/deliveries").text
+    page = look(world, "viewer", "/deliveries").text
     addresses = [each["href"] for tag, each in Tags(page).found if tag == "link"]
     addresses += [each["src"] for tag, each in Tags(page).found if tag == "script"]
     assert len(addresses) == 2
@@ -320,7 +320,7 @@ def test_what_lies_beside_the_pages_can_be_kept_and_nothing_else_lies_there(worl
 
 
 @pytest.mark.parametrize(
-    ("who", "items"), [("person", ["Deliveries"]), ("admin", ["Gateway", "Audit"])]
+    ("who", "items"), [("viewer", ["Deliveries"]), ("admin", ["Gateway", "Audit"])]
 )
 def test_the_menu_has_what_its_reader_may_see(world: World, who: str, items: list[str]) -> None:
     found = world.as_kind(who, "GET", "/ui/auth/menus").json()["extra_menu_items"]
@@ -351,8 +351,8 @@ def test_the_menu_calls_them_by_their_names_in_every_language(world: World) -> N
 @pytest.mark.parametrize(
     ("who", "path", "item"),
     [
-        ("person", "/deliveries?state=open", "deliveries"),
-        ("person", JOB, "deliveries"),
+        ("viewer", "/deliveries?state=open", "deliveries"),
+        ("viewer", JOB, "deliveries"),
         ("admin", JOB, "gateway"),
         ("admin", "/audit", "audit"),
     ],
@@ -373,7 +373,7 @@ def test_a_task_leads_to_its_delivery(world: World) -> None:
     for run_id, link in ((f"gw.{ACME_JOB}", f"{VIEWS}{JOB}"), ("by-hand", None)):
         body = {"dag_run_id": run_id, "logical_date": None}
         assert world.as_kind("admin", "POST", runs, json=body).status_code == 200
-        tasks = world.as_kind("person", "GET", f"{runs}/{run_id}/taskInstances").json()
+        tasks = world.as_kind("viewer", "GET", f"{runs}/{run_id}/taskInstances").json()
         task = tasks["task_instances"][0]["task_id"]
         path = f"{runs}/{run_id}/taskInstances/{task}/links"
-        assert world.as_kind("person", "GET", path).json()["extra_links"] == {"Delivery": link}
+        assert world.as_kind("viewer", "GET", path).json()["extra_links"] == {"Delivery": link}

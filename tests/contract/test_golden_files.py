@@ -66,11 +66,19 @@ def test_tokens_for_airflow_have_the_agreed_claims(
     assert_shape(minted, kind, config)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("acme-viewer", "viewer"), ("acme-operator", "operator"), ("auditor", "auditor")],
+)
 def test_a_persons_token_for_airflow_has_the_agreed_claims(
-    sessions: sessionmaker[Session], token: Callable[..., str], config: Settings
+    name: str,
+    kind: str,
+    sessions: sessionmaker[Session],
+    token: Callable[..., str],
+    config: Settings,
 ) -> None:
     factories.onboard_two(sessions)
-    assert_shape(token("acme-operator", audience="airflow"), "person", config)
+    assert_shape(token(name, audience="airflow"), kind, config)
 
 
 def test_an_administrators_token_for_airflow_has_the_agreed_claims(
@@ -122,7 +130,7 @@ def test_the_agreed_progress_report_is_taken(
     batch = client.post("/v1/batches", json=body, headers=headers).json()["id"]
     client.put(f"/v1/batches/{batch}/files/a.csv", content=b"test", headers=headers)
     job = client.post(f"/v1/batches/{batch}/seal", headers=headers).json()["job"]["id"]
-    report = {**golden("progress.json")[kind], "run_id": f"gw.{job}"}
+    report = {**golden("progress.json")[kind], "run_id": f"gw.{job}", "batch_id": batch}
     answer = client.post(f"/v1/jobs/{job}/progress", json=report, headers=bearer("svc-airflow"))
     assert answer.status_code in {204, 409}, answer.text
     assert answer.status_code == 204 or answer.json()["type"] != "/problems/invalid-request"

@@ -187,7 +187,7 @@ def test_the_agreed_reports_are_taken_and_shown(
 ) -> None:
     golden = json.loads(GOLDEN.read_text())
     for kind in ("request", "failed"):
-        report = {**golden[kind], "run_id": f"gw.{job.id}"}
+        report = {**golden[kind], "run_id": f"gw.{job.id}", "batch_id": job.batch_id}
         for _ in range(2):
             path = f"/v1/jobs/{job.id}/progress"
             answer = client.post(path, json=report, headers=platform)

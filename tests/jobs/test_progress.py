@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -8,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway.errors import InvalidRequestError, NotFoundError
-from gateway.jobs import states
+from gateway.jobs import reading, states
 from gateway.jobs.model import Job, Reject
 from gateway.jobs.states import JobFinishedError
 from gateway.jobs.views import JobView, ProgressReport
@@ -19,6 +20,18 @@ from tests.jobs.making import report, rows
 @pytest.fixture
 def job(sessions: sessionmaker[Session]) -> Job:
     return making.queued(sessions)
+
+
+@pytest.mark.parametrize("other", [{"batch_id": "bat_another"}, {"attempt": 2}])
+def test_a_run_that_works_on_something_else_than_the_job_is_not_heard(
+    sessions: sessionmaker[Session], job: Job, other: dict[str, Any]
+) -> None:
+    own = {"batch_id": job.batch_id, "attempt": job.attempt}
+    with pytest.raises(reading.OtherWorkError):
+        report(sessions, job, state="running", **(own | other))
+    assert view(sessions, job).state == "queued"
+    report(sessions, job, state="running", **own)
+    assert view(sessions, job).state == "running"
 
 
 def view(sessions: sessionmaker[Session], job: Job) -> JobView:

@@ -6,6 +6,7 @@ import base64
 import hmac
 import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -69,7 +70,15 @@ def test_a_conf_that_lacks_a_key_or_is_none_is_refused(stage: Stage) -> None:
 def test_a_run_that_is_not_named_for_its_job_is_refused(stage: Stage) -> None:
     batch = stage.land({"a.csv": GOOD})
     with pytest.raises(ConfError):
-        plan(stage, batch, run_id="manual__2026-01-01")
+        plan(stage, batch, run_id="gw.job_00000000000000000000000099")
+    for run_id in ("manual__2026-01-01", ""):
+        # With the right conf as well as with none.
+        for conf in (stage.conf(batch), {}, None):
+            run = replace(stage.task("plan", stage.conf(batch)), run_id=run_id)
+            with pytest.raises(ConfError, match=r"by hand.*ask the gateway for a replay"):
+                tasks.plan(stage.entry, conf, run)
+    assert stage.gateway.reports == []
+    assert not list((stage.root / "staged").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -14,6 +14,8 @@ from pipeline.tasks import TaskRun
 from tests.pipeline.conftest import GOLDEN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.pipeline.conftest import Stage
 
 GOOD = b"flight,carrier,delay\n1,AA,2.5\n2,UA,NA\n"
@@ -93,6 +95,38 @@ def test_a_job_that_was_closed_is_not_worked_on(stage: Stage) -> None:
     with pytest.raises(DeliveryError, match="job-closed"):
         stage.run(batch)
     assert not (stage.root / "curated" / "acme").exists()
+
+
+def test_a_cleared_run_of_an_ended_job_loads_nothing_whichever_task_was_cleared(
+    stage: Stage,
+) -> None:
+    batch = stage.land({"a.csv": GOOD})
+    conf = stage.conf(batch)
+    (part,) = tasks.plan(stage.entry, conf, stage.task("plan", conf))
+    tasks.process(stage.entry, conf, stage.task("process", conf, 0), part)
+    again: dict[str, Callable[[TaskRun], Any]] = {
+        "plan": lambda run: tasks.plan(stage.entry, conf, run),
+        "process": lambda run: tasks.process(stage.entry, conf, run, part),
+        "publish": lambda run: tasks.publish(stage.entry, conf, run),
+    }
+    for name, step in again.items():
+        stage.gateway.faults = {"/progress": [409]}
+        run = TaskRun("acme__flights", f"gw.{conf['job_id']}", name, -1, 2)
+        with pytest.raises(DeliveryError, match=r"the job of this run has ended.*replay"):
+            step(run)
+    assert not (stage.root / "curated" / "acme").exists()
+
+
+def test_nothing_is_loaded_before_the_gateway_has_said_that_the_job_is_open(stage: Stage) -> None:
+    batch = stage.land({"a.csv": GOOD})
+    conf = stage.conf(batch)
+    (part,) = tasks.plan(stage.entry, conf, stage.task("plan", conf))
+    tasks.process(stage.entry, conf, stage.task("process", conf, 0), part)
+    stage.gateway.faults = {"/progress": [503] * 4}
+    with pytest.raises(httpx.HTTPStatusError):
+        tasks.publish(stage.entry, conf, stage.task("publish", conf))
+    assert not (stage.root / "curated" / "acme").exists()
+    assert tasks.publish(stage.entry, conf, stage.task("publish", conf))["loaded"] == 2
 
 
 @pytest.mark.parametrize("is_last", [True, False])

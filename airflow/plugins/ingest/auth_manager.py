@@ -20,11 +20,21 @@ from airflow.models.revoked_token import RevokedToken
 from fastapi import HTTPException
 from jwt import InvalidTokenError
 
-from ingest import gateway_api, jwks, login, login_pages, settings, standing, tokens, view_doors
+from ingest import (
+    doors,
+    gateway_api,
+    jwks,
+    login,
+    login_pages,
+    settings,
+    standing,
+    tokens,
+    view_doors,
+)
 from ingest.decisions import Decisions
 from ingest.registry import Registry
 from ingest.signon import SignOn
-from ingest.users import PEOPLE, GatewayUser, Kind
+from ingest.users import CLIENTS_PEOPLE, PEOPLE, GatewayUser, Kind
 from ingest.view_parts import MENU, Parts
 
 if TYPE_CHECKING:
@@ -36,8 +46,7 @@ if TYPE_CHECKING:
 AWAY = "The identity provider is not available"
 # How long the gateway's answer about a token is believed; of all others it is asked at every use.
 _BELIEVED_SECONDS = {
-    Kind.PERSON: standing.PEOPLE_SECONDS,
-    Kind.ADMIN: standing.PEOPLE_SECONDS,
+    **dict.fromkeys(PEOPLE, standing.PEOPLE_SECONDS),
     Kind.WATCHER: standing.WATCHER_SECONDS,
 }
 # A session's cookie is not written anew more often than this.
@@ -86,7 +95,11 @@ class GatewayAuthManager(Decisions):
             Airflow answers 401 when a good token has expired and 403 otherwise.
         HTTPException
             503: the gateway's keys cannot be had, so the token can be neither taken nor refused.
+            403: the token is good, and not for this door.
         """
+        return _let_in(await self._user_of(token))
+
+    async def _user_of(self, token: str) -> GatewayUser:
         parsed = tokens.parse(token)
         if parsed.claims.get("iss") != self._settings.issuer:
             user: GatewayUser = await super().get_user_from_token(token)  # type: ignore[assignment]
@@ -118,7 +131,8 @@ class GatewayAuthManager(Decisions):
         return _confirmed(user, found)
 
     def _gateway_user(self, parsed: tokens.Unverified) -> GatewayUser:
-        user = self._verified(parsed)
+        # Before the gateway is asked: who has no business here costs it nothing.
+        user = _let_in(self._verified(parsed))
         identity = _revocation_id(parsed)
         if user.kind in PEOPLE and RevokedToken.is_revoked(identity):
             raise tokens.TokenRefusedError("revoked")
@@ -200,7 +214,7 @@ class GatewayAuthManager(Decisions):
             expires_at=int(token["exp"]),
             session=token["session"],
         )
-        is_bound = user.session and (user.client or user.kind is not Kind.PERSON)
+        is_bound = user.session and (user.client or user.kind not in CLIENTS_PEOPLE)
         if user.kind not in PEOPLE or not is_bound:
             message = "not a session"
             raise ValueError(message)
@@ -249,6 +263,12 @@ class GatewayAuthManager(Decisions):
     def get_extra_menu_items(self, *, user: GatewayUser) -> list[ExtraMenuItem]:
         """Return the views this user may see, for Airflow's menu."""
         return [item for view, item in MENU.items() if self._may_see(user, view)]
+
+
+def _let_in(user: GatewayUser) -> GatewayUser:
+    if not doors.lets_in(user.kind):
+        raise HTTPException(403, "Forbidden")
+    return user
 
 
 def _confirmed(user: GatewayUser, found: standing.Confirmed) -> GatewayUser:

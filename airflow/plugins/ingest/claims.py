@@ -69,8 +69,8 @@ class PersonClaims(Claims):
     client: Client
 
 
-class AdminClaims(Claims):
-    """Somebody of the platform, who may belong to a client as well."""
+class PlatformClaims(Claims):
+    """An admin or auditor, who may belong to a client as well."""
 
     client: Client | None = None
 

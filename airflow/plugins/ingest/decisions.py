@@ -10,7 +10,7 @@ from airflow.models import DagModel
 from airflow.utils.session import NEW_SESSION, provide_session
 from sqlalchemy import select
 
-from ingest import rights
+from ingest import doors, rights
 from ingest.users import GatewayUser, Kind
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Decisions(BaseAuthManager[GatewayUser]):
         if details is not None and details.id is not None:
             mine = rights.own_dag_ids(user, self.ownership())
             owned = details.id in mine and _is_own_team(user, details.team_name)
-        return rights.allows(user, resource, str(method), owned=owned)
+        return _allows(user, resource, doors.act(str(method)), owned=owned)
 
     def is_authorized_pool(
         self, *, method: ResourceMethod, user: GatewayUser, details: PoolDetails | None = None
@@ -78,7 +78,7 @@ class Decisions(BaseAuthManager[GatewayUser]):
         if details is not None and details.name is not None:
             mine = rights.owns_pool(user, details.name, self.ownership())
             owned = mine and _is_own_team(user, details.team_name)
-        return rights.allows(user, "pool", str(method), owned=owned)
+        return _allows(user, "pool", str(method), owned=owned)
 
     def is_authorized_configuration(
         self,
@@ -88,7 +88,7 @@ class Decisions(BaseAuthManager[GatewayUser]):
         details: ConfigurationDetails | None = None,  # noqa: ARG002
     ) -> bool:
         """Decide about Airflow's configuration."""
-        return rights.allows(user, "configuration", str(method))
+        return _allows(user, "configuration", str(method))
 
     def is_authorized_connection(
         self,
@@ -98,7 +98,7 @@ class Decisions(BaseAuthManager[GatewayUser]):
         details: ConnectionDetails | None = None,  # noqa: ARG002
     ) -> bool:
         """Decide about connections."""
-        return rights.allows(user, "connection", str(method))
+        return _allows(user, "connection", str(method))
 
     def is_authorized_variable(
         self,
@@ -108,7 +108,7 @@ class Decisions(BaseAuthManager[GatewayUser]):
         details: VariableDetails | None = None,  # noqa: ARG002
     ) -> bool:
         """Decide about variables."""
-        return rights.allows(user, "variable", str(method))
+        return _allows(user, "variable", str(method))
 
     def is_authorized_asset(
         self,
@@ -118,7 +118,7 @@ class Decisions(BaseAuthManager[GatewayUser]):
         details: AssetDetails | None = None,  # noqa: ARG002
     ) -> bool:
         """Decide about assets, which Airflow does not narrow to a DAG's readers."""
-        return rights.allows(user, "asset", str(method))
+        return _allows(user, "asset", str(method))
 
     def is_authorized_asset_alias(
         self,
@@ -128,15 +128,14 @@ class Decisions(BaseAuthManager[GatewayUser]):
         details: AssetAliasDetails | None = None,  # noqa: ARG002
     ) -> bool:
         """Decide about asset aliases."""
-        return rights.allows(user, "asset_alias", str(method))
+        return _allows(user, "asset_alias", str(method))
 
     def is_authorized_team(
         self, *, method: ResourceMethod, user: GatewayUser, details: TeamDetails | None = None
     ) -> bool:
         """Decide about teams: where Airflow runs with teams, a client's team bears its name."""
-        if rights.allows(user, "team", str(method)):
-            return True
-        return user.kind is Kind.PERSON and details is not None and details.name == user.client
+        owned = None if details is None else details.name == user.client
+        return _allows(user, "team", str(method), owned=owned)
 
     def _get_teams(self) -> set[str]:
         """Require no team: clients work without them."""
@@ -144,13 +143,13 @@ class Decisions(BaseAuthManager[GatewayUser]):
 
     def is_authorized_view(self, *, access_view: AccessView, user: GatewayUser) -> bool:
         """Decide about the views of the whole installation."""
-        return rights.allows(user, f"view.{access_view.value}", "GET")
+        return _allows(user, f"view.{access_view.value}", "GET")
 
     def is_authorized_custom_view(
         self, *, method: ResourceMethod, resource_name: str, user: GatewayUser
     ) -> bool:
         """Decide about a plugin's own view."""
-        return rights.allows(user, f"custom.{resource_name}", str(method))
+        return _allows(user, f"custom.{resource_name}", str(method))
 
     def filter_authorized_menu_items(
         self, menu_items: list[MenuItem], *, user: GatewayUser
@@ -203,6 +202,11 @@ class Decisions(BaseAuthManager[GatewayUser]):
         if found is rights.Reach.OWN:
             return set(rights.own_dag_ids(user, self.ownership()))
         return set()
+
+
+def _allows(user: GatewayUser, resource: str, act: str, *, owned: bool | None = None) -> bool:
+    """Decide by the door as well as by the table: neither alone lets anybody do anything."""
+    return doors.lets_in(user.kind) and rights.allows(user, resource, act, owned=owned)
 
 
 def _is_own_team(user: GatewayUser, team_name: str | None) -> bool:

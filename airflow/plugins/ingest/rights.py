@@ -2,13 +2,16 @@
 
 Notes
 -----
-Clients only look. Starting, repeating and canceling work goes through the gateway, which keeps one
-run for each job and an audit record of each act. Airflow asks for the same permission (``PUT``)
-whether somebody clears a run or declares it successful by hand, so clearing cannot be granted alone.
+A client's people look at what is theirs; its operators may also start a run by hand and clear runs
+and tasks, and nothing else. Auditors look at what happened in all clients' work, and change nothing.
+The gateway's own tokens are for one errand each.
 
-What is not in the table is for admins. That covers everything Airflow 3.3 does not narrow to a
-DAG's readers: assets, event logs, import errors, jobs, plugins, providers, configuration,
-connections, variables; and DAG source code, which is the platform's.
+Acts are Airflow's methods and three that `doors` tells apart: ``START`` (a run by hand: the
+gateway's own are ``POST``), ``CLEAR`` (Airflow asks for ``PUT``, as for declaring a task successful
+by hand) and ``BOOKMARK`` (a star of one's own at a DAG).
+
+What is not in the table is for admins. Much of it Airflow 3.3 does not narrow to a DAG's readers;
+rows that say so with nobody's name but an admin's are there so that nobody has to wonder.
 """
 
 from __future__ import annotations
@@ -31,35 +34,52 @@ class Reach(IntEnum):
 
 
 _, OWN, ANY = Reach
-TRIGGER, CANCEL, WATCHER, POOLS, PERSON, ADMIN = Kind
+TRIGGER, CANCEL, WATCHER, POOLS, VIEWER, OPERATOR, AUDITOR, ADMIN = Kind
 # Their tokens name the DAGs they are for, among those of the client.
 _BOUND_TO_DAGS = frozenset({TRIGGER, CANCEL})
 
 # fmt: off
-COLUMNS = (                         TRIGGER, CANCEL, WATCHER, POOLS, PERSON, ADMIN)
+COLUMNS = (                              TRIGGER, CANCEL, WATCHER, POOLS, VIEWER, OPERATOR, AUDITOR, ADMIN)
 TABLE: dict[tuple[str, str], tuple[Reach, ...]] = {
-    ("dag",               "GET"):  (OWN,     _,      _,       _,     OWN,    ANY),
-    ("dag.RUN",           "GET"):  (OWN,     OWN,    ANY,     _,     OWN,    ANY),
-    ("dag.RUN",           "POST"): (OWN,     _,      _,       _,     _,      ANY),
-    ("dag.RUN",           "PUT"):  (_,       OWN,    _,       _,     _,      ANY),
-    ("dag.TASK_INSTANCE", "GET"):  (OWN,     _,      ANY,     _,     OWN,    ANY),
-    ("dag.TASK",          "GET"):  (_,       _,      _,       _,     OWN,    ANY),
-    ("dag.TASK_LOGS",     "GET"):  (_,       _,      _,       _,     OWN,    ANY),
-    ("dag.XCOM",          "GET"):  (_,       _,      _,       _,     OWN,    ANY),
-    ("dag.VERSION",       "GET"):  (_,       _,      _,       _,     OWN,    ANY),
-    ("dag.WARNING",       "GET"):  (_,       _,      _,       _,     OWN,    ANY),
-    ("dag.DEPENDENCIES",  "GET"):  (_,       _,      _,       _,     OWN,    ANY),
-    ("dag.HITL_DETAIL",   "GET"):  (_,       _,      _,       _,     OWN,    ANY),
-    ("pool",              "GET"):  (_,       _,      _,       OWN,   _,      ANY),
-    ("pool",              "POST"): (_,       _,      _,       OWN,   _,      ANY),
-    ("pool",              "PUT"):  (_,       _,      _,       OWN,   _,      ANY),
-    ("custom.deliveries", "GET"):  (_,       _,      _,       _,     OWN,    _),
-    ("custom.gateway",    "GET"):  (_,       _,      _,       _,     _,      ANY),
-    ("custom.audit",      "GET"):  (_,       _,      _,       _,     _,      ANY),
-    ("menu.Dags",         "GET"):  (_,       _,      _,       _,     ANY,    ANY),
-    ("menu.XComs",        "GET"):  (_,       _,      _,       _,     ANY,    ANY),
+    ("dag",                "GET"):      (OWN,     _,      _,       _,     OWN,    OWN,      ANY,     ANY),
+    ("dag",                "BOOKMARK"): (_,       _,      _,       _,     OWN,    OWN,      _,       ANY),
+    ("dag.RUN",            "GET"):      (OWN,     OWN,    ANY,     _,     OWN,    OWN,      ANY,     ANY),
+    ("dag.RUN",            "POST"):     (OWN,     _,      _,       _,     _,      _,        _,       ANY),
+    ("dag.RUN",            "START"):    (_,       _,      _,       _,     _,      OWN,      _,       ANY),
+    ("dag.RUN",            "CLEAR"):    (_,       _,      _,       _,     _,      OWN,      _,       ANY),
+    ("dag.RUN",            "PUT"):      (_,       OWN,    _,       _,     _,      _,        _,       ANY),
+    ("dag.TASK_INSTANCE",  "GET"):      (_,       _,      ANY,     _,     OWN,    OWN,      ANY,     ANY),
+    ("dag.TASK_INSTANCE",  "CLEAR"):    (_,       _,      _,       _,     _,      OWN,      _,       ANY),
+    ("dag.TASK_INSTANCE",  "PUT"):      (_,       _,      _,       _,     _,      _,        _,       ANY),
+    ("dag.TASK",           "GET"):      (_,       _,      _,       _,     OWN,    OWN,      ANY,     ANY),
+    ("dag.TASK_LOGS",      "GET"):      (_,       _,      _,       _,     OWN,    OWN,      ANY,     ANY),
+    ("dag.XCOM",           "GET"):      (_,       _,      _,       _,     OWN,    OWN,      _,       ANY),
+    ("dag.VERSION",        "GET"):      (_,       _,      _,       _,     OWN,    OWN,      ANY,     ANY),
+    ("dag.WARNING",        "GET"):      (_,       _,      _,       _,     OWN,    OWN,      ANY,     ANY),
+    ("dag.DEPENDENCIES",   "GET"):      (_,       _,      _,       _,     OWN,    OWN,      ANY,     ANY),
+    ("dag.HITL_DETAIL",    "GET"):      (_,       _,      _,       _,     OWN,    OWN,      ANY,     ANY),
+    ("dag.AUDIT_LOG",      "GET"):      (_,       _,      _,       _,     _,      _,        ANY,     ANY),
+    ("dag.CODE",           "GET"):      (_,       _,      _,       _,     _,      _,        _,       ANY),
+    ("pool",               "GET"):      (_,       _,      _,       _,     _,      _,        ANY,     ANY),
+    ("pool",               "POST"):     (_,       _,      _,       OWN,   _,      _,        _,       ANY),
+    ("pool",               "PUT"):      (_,       _,      _,       OWN,   _,      _,        _,       ANY),
+    ("team",               "GET"):      (_,       _,      _,       _,     OWN,    OWN,      ANY,     ANY),
+    ("connection",         "GET"):      (_,       _,      _,       _,     _,      _,        _,       ANY),
+    ("variable",           "GET"):      (_,       _,      _,       _,     _,      _,        _,       ANY),
+    ("configuration",      "GET"):      (_,       _,      _,       _,     _,      _,        _,       ANY),
+    ("asset",              "GET"):      (_,       _,      _,       _,     _,      _,        _,       ANY),
+    ("asset_alias",        "GET"):      (_,       _,      _,       _,     _,      _,        _,       ANY),
+    ("view.IMPORT_ERRORS", "GET"):      (_,       _,      _,       _,     _,      _,        _,       ANY),
+    ("view.JOBS",          "GET"):      (_,       _,      _,       _,     _,      _,        _,       ANY),
+    ("menu.Dags",          "GET"):      (_,       _,      _,       _,     ANY,    ANY,      ANY,     ANY),
+    ("menu.XComs",         "GET"):      (_,       _,      _,       _,     ANY,    ANY,      _,       ANY),
+    ("menu.Audit Log",     "GET"):      (_,       _,      _,       _,     _,      _,        ANY,     ANY),
+    ("menu.Pools",         "GET"):      (_,       _,      _,       _,     _,      _,        ANY,     ANY),
+    ("custom.deliveries",  "GET"):      (_,       _,      _,       _,     OWN,    OWN,      _,       _),
+    ("custom.gateway",     "GET"):      (_,       _,      _,       _,     _,      _,        _,       ANY),
+    ("custom.audit",       "GET"):      (_,       _,      _,       _,     _,      _,        ANY,     ANY),
 }
-EVERYTHING_ELSE = (                 _,       _,      _,       _,     _,      ANY)
+EVERYTHING_ELSE = (                      _,       _,      _,       _,     _,      _,        _,       ANY)
 # fmt: on
 
 

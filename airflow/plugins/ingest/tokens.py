@@ -19,16 +19,16 @@ from jwt import ExpiredSignatureError, InvalidTokenError
 from pydantic import ValidationError
 
 from ingest.claims import (
-    AdminClaims,
     CancelClaims,
     Claims,
     IdentityClaims,
     PersonClaims,
+    PlatformClaims,
     PoolsClaims,
     TriggerClaims,
     WatcherClaims,
 )
-from ingest.users import PEOPLE, GatewayUser, Kind
+from ingest.users import CLIENTS_PEOPLE, PEOPLE, GatewayUser, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -68,8 +68,14 @@ _SERVICES: dict[str, tuple[Kind, type[Claims]]] = {
     "dags:watch": (Kind.WATCHER, WatcherClaims),
     "pools:write": (Kind.POOLS, PoolsClaims),
 }
-_READING = "batches:read"
-_ADMIN = "admin"
+# Which role a person's scopes give, the strongest first. Who audits changes nothing, not even where
+# the same person operates: for that they sign on as somebody of the client.
+_ROLES = (
+    (Kind.ADMIN, frozenset({"admin"})),
+    (Kind.AUDITOR, frozenset({"audit:read"})),
+    (Kind.OPERATOR, frozenset({"batches:read", "jobs:write"})),
+    (Kind.VIEWER, frozenset({"batches:read"})),
+)
 
 
 @dataclass(frozen=True)
@@ -236,17 +242,15 @@ def _kind(claims: dict[str, Any]) -> tuple[Kind, type[Claims]]:
     kind = _person_kind(scopes)
     if kind is None:
         raise TokenRefusedError("scope")
-    return kind, AdminClaims if kind is Kind.ADMIN else PersonClaims
+    return kind, PersonClaims if kind in CLIENTS_PEOPLE else PlatformClaims
 
 
 def _person_kind(scopes: Collection[str]) -> Kind | None:
-    if _ADMIN in scopes:
-        return Kind.ADMIN
-    return Kind.PERSON if _READING in scopes else None
+    return next((kind for kind, needed in _ROLES if needed <= set(scopes)), None)
 
 
 def _check_times(kind: Kind, claims: Claims, now: float) -> None:
-    longest = PERSON_LIFE_SECONDS if kind in {Kind.PERSON, Kind.ADMIN} else SERVICE_LIFE_SECONDS
+    longest = PERSON_LIFE_SECONDS if kind in PEOPLE else SERVICE_LIFE_SECONDS
     if not 0 < claims.exp - claims.iat <= longest:
         raise TokenRefusedError("life")
     if max(claims.iat, claims.nbf) > now + CLOCK_SKEW_SECONDS:

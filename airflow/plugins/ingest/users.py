@@ -15,12 +15,16 @@ class Kind(Enum):
     CANCEL = "cancel"
     WATCHER = "watcher"
     POOLS = "pools"
-    PERSON = "person"
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
     ADMIN = "admin"
 
 
 # Only people get a session of Airflow's own; the gateway's services bring a fresh token each time.
-PEOPLE = frozenset({Kind.PERSON, Kind.ADMIN})
+PEOPLE = frozenset({Kind.VIEWER, Kind.OPERATOR, Kind.AUDITOR, Kind.ADMIN})
+# They act for one client; the others may belong to one as well, and it adds nothing.
+CLIENTS_PEOPLE = frozenset({Kind.VIEWER, Kind.OPERATOR})
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class GatewayUser(BaseUser):
     sub
         The login name, or ``gateway`` for its services.
     client
-        The one client this caller acts for; ``None`` for watchers and most admins.
+        The one client this caller acts for; ``None`` for watchers, most auditors and admins.
     dags
         Only for triggering and canceling: the DAG ids the token was minted for.
     expires_at
