@@ -57,11 +57,13 @@ def gateway(backend: ClientConnections, tmp_path: Path) -> Iterator[LeaseGateway
 
 
 @contextmanager
-def task(dag_id: str, state: str | None = "running") -> Iterator[UUID]:
-    """Have the first task of a DAG's only run in this state."""
+def task(dag_id: str, state: str | None = "running", run_id: str = FLIGHTS_RUN) -> Iterator[UUID]:
+    """Have the first task of a run in this state."""
     with create_session() as session:
         query = select(TaskInstance.id).where(
-            TaskInstance.dag_id == dag_id, TaskInstance.task_id == "process"
+            TaskInstance.dag_id == dag_id,
+            TaskInstance.run_id == run_id,
+            TaskInstance.task_id == "process",
         )
         found = session.scalars(query).one()
         _set(session, found, state, 1)
@@ -129,7 +131,7 @@ def test_a_dag_that_only_bears_a_clients_prefix_gets_nothing(
     made = world.as_kind("admin", "POST", f"/api/v2/dags/{STRAY}/dagRuns", json=run)
     assert made.status_code == 200, made.text
     try:
-        with task(STRAY) as spoofing:
+        with task(STRAY, run_id="gw.job_stray") as spoofing:
             assert get(world, spoofing, "client_postgres").status_code == 403
     finally:
         world.as_kind("admin", "DELETE", f"/api/v2/dags/{STRAY}/dagRuns/gw.job_stray")
@@ -145,6 +147,7 @@ def test_a_task_gets_no_other_connection_though_airflow_has_it(
     with task(FLIGHTS) as running:
         assert get(world, running, "globex-db").status_code == 403
         assert get(world, running, "shared-db").json()["host"] == "for-all"
+    world.as_kind("admin", "DELETE", "/api/v2/connections/shared-db")
     assert world.as_kind("admin", "GET", "/api/v2/connections/globex-db").status_code == 200
     assert gateway.asked == []
 
