@@ -58,10 +58,13 @@ def gateway(backend: ClientConnections, tmp_path: Path) -> Iterator[LeaseGateway
 
 @contextmanager
 def task(dag_id: str, state: str | None = "running") -> Iterator[UUID]:
-    """Have the first task of a DAG's only run in this state."""
+    """Have the first task of a DAG's oldest run in this state."""
     with create_session() as session:
-        query = select(TaskInstance.id).where(
-            TaskInstance.dag_id == dag_id, TaskInstance.task_id == "process"
+        query = (
+            select(TaskInstance.id)
+            .where(TaskInstance.dag_id == dag_id, TaskInstance.task_id == "process")
+            .order_by(TaskInstance.run_id != FLIGHTS_RUN, TaskInstance.id)
+            .limit(1)
         )
         found = session.scalars(query).one()
         _set(session, found, state, 1)

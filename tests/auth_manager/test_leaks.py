@@ -76,11 +76,11 @@ def test_nobody_of_one_client_learns_anything_of_another(world: World, viewers: 
     # An operator is told just what a viewer is told.
     before |= {"viewer": viewers, "operator": [called(seen, "acme-operator") for seen in viewers]}
     assert len(viewers) > 350
-    for kind in after:
-        for seen in before[kind] + after[kind]:
+    for kind, twice in after.items():
+        for seen in before[kind] + twice:
             assert not seen.leaks, seen
             assert seen.status < 500 or seen.door.endswith(FAULTY), seen
-        assert differences(before[kind], after[kind]) == []
+        assert differences(before[kind], twice) == []
 
 
 def asked_by(world: World, kind: str) -> Iterator[Seen]:
