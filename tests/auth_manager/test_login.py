@@ -37,7 +37,7 @@ def accounts(world: World) -> Iterator[Gateway]:
         "acme-operator": Account(PASSWORD, {"sub": "acme-operator"}),
         "consultant": Account(PASSWORD, {"sub": "consultant"}, ("acme", "globex")),
         "admin": Account(PASSWORD, {"sub": "admin", "scope": "admin", "client": None}),
-        "auditor": Account(PASSWORD, {"sub": "auditor", "scope": "audit:read", "client": None}),
+        "sender": Account(PASSWORD, {"sub": "sender", "scope": "batches:write"}),
     }
     yield world.gateway
     fresh(world)
@@ -156,7 +156,7 @@ def test_left_over_attempts_do_not_pile_up(world: World) -> None:
 
 
 def test_account_without_any_use_for_airflow_is_told_so(world: World) -> None:
-    answer = sign_on(world, "auditor")
+    answer = sign_on(world, "sender")
     assert answer.status_code == 403
     assert "no access to Airflow" in answer.text
     assert session_cookie(answer) is None

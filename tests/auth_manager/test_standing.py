@@ -10,8 +10,8 @@ import pytest
 from ingest.gateway_api import GatewayAwayError, Worth
 from ingest.standing import AWAY_SECONDS, KNOWN, PEOPLE_SECONDS, Standing
 from tests.auth_manager import minting
-from tests.auth_manager.test_api import run_body
-from tests.auth_manager.world import FLIGHTS
+from tests.auth_manager.test_api import bulk_pool, run_body
+from tests.auth_manager.world import FLIGHTS, FLIGHTS_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,10 +37,13 @@ def token_of(world: World, kind: str) -> tuple[str, str]:
 def test_a_revoked_token_that_changes_something_stops_at_once(world: World, kind: str) -> None:
     world.gateway.fresh_seconds = 60.0
     token, jti = token_of(world, kind)
-    path = "/api/v2/pools" if kind == "pools" else f"{DAGS}/{FLIGHTS}/dagRuns"
-    assert world.call("GET", path, token).status_code == 200
+    method, path = "GET", f"{DAGS}/{FLIGHTS}/dagRuns/{FLIGHTS_RUN}"
+    body: dict[str, Any] | None = None
+    if kind == "pools":
+        method, path, body = "PATCH", "/api/v2/pools", bulk_pool("client-acme", 3)
+    assert world.call(method, path, token, json=body).status_code == 200
     world.gateway.ended.add(jti)
-    assert world.call("GET", path, token).status_code == 401
+    assert world.call(method, path, token, json=body).status_code == 401
     world.gateway.fresh_seconds = 0.0
 
 
