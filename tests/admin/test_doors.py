@@ -35,6 +35,7 @@ DOORS = [
     ("POST", "/v1/admin/clients/acme/suspend"),
     ("POST", "/v1/admin/clients/acme/resume"),
     ("GET", "/v1/admin/jobs"),
+    ("GET", "/v1/admin/jobs/job_00000000000000000000000000"),
     ("POST", "/v1/admin/jobs/job_00000000000000000000000000/retry"),
     ("GET", "/v1/admin/access/explain?user=a&action=b"),
     ("POST", "/v1/admin/reconcile"),
@@ -204,6 +205,12 @@ def test_jobs_of_all_clients_are_listed_and_can_be_tried_again(
     admin = bearer("admin")
     listed = client.get("/v1/admin/jobs?state=queued", headers=admin).json()["items"]
     assert [each["id"] for each in listed] == made[::-1]
+    whose = [(each["client"], each["project"]) for each in listed]
+    assert whose == [("globex", "weather"), ("acme", "flights")]
+    for each in listed:
+        assert client.get(f"/v1/admin/jobs/{each['id']}", headers=admin).json() == each
+    absent = client.get("/v1/admin/jobs/job_00000000000000000000000000", headers=admin)
+    assert absent.status_code == 404
     assert client.get("/v1/admin/jobs?state=failed", headers=admin).json()["items"] == []
     retried = client.post(f"/v1/admin/jobs/{made[0]}/retry", headers=admin)
     assert retried.status_code == 200, retried.text

@@ -10,10 +10,16 @@ from typing import Any
 
 import jwt
 import pytest
+from pydantic import BaseModel
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
-from gateway.identity import tokens
+from gateway.admin import views as admin
+from gateway.batches import views as batches
+from gateway.identity import requests, tokens
+from gateway.identity.token_doors import TokenAnswer, TokenForm
+from gateway.jobs import views as jobs
+from gateway.leases import views as leases
 from gateway.settings import Settings
 from tests import factories
 
@@ -134,3 +140,32 @@ def test_the_agreed_progress_report_is_taken(
     answer = client.post(f"/v1/jobs/{job}/progress", json=report, headers=bearer("svc-airflow"))
     assert answer.status_code in {204, 409}, answer.text
     assert answer.status_code == 204 or answer.json()["type"] != "/problems/invalid-request"
+
+
+def test_what_views_are_shown_has_the_agreed_shape() -> None:
+    shown = golden("views.json")
+    shapes: dict[str, type[BaseModel]] = {
+        "batch": batches.BatchView,
+        "job": jobs.JobView,
+        "reject": jobs.RejectView,
+        "lease": leases.LeaseView,
+        "client": admin.ClientView,
+        "event": admin.AuditEventView,
+    }
+    for name, shape in shapes.items():
+        view = shape.model_validate(shown[name])
+        assert shape.model_fields.keys() == shown[name].keys(), name
+        assert view.model_dump(mode="json", by_alias=True) == shown[name], name
+    admin.ClientsJob.model_validate({**shown["job"], **shown["admin_job"]})
+    whose = admin.ClientsJob.model_fields.keys() - jobs.JobView.model_fields.keys()
+    assert whose == shown["admin_job"].keys()
+
+
+def test_an_exchange_has_the_agreed_shape() -> None:
+    exchange = golden("views.json")["exchange"]
+    assert exchange["form"]["grant_type"] == requests.TOKEN_EXCHANGE
+    assert exchange["form"]["subject_token_type"] == requests.SESSION_TOKEN
+    assert exchange["form"].keys() <= TokenForm.model_fields.keys()
+    answer = TokenAnswer.model_validate(exchange["answer"])
+    assert answer.model_dump(exclude_none=True).keys() == exchange["answer"].keys()
+    assert answer.issued_token_type == requests.ACCESS_TOKEN

@@ -13,7 +13,7 @@ import httpx
 import jwt
 import pytest
 
-from tests.journeys import borrowing, browsing
+from tests.journeys import borrowing, browsing, views
 from tests.journeys.conftest import Stack
 
 # One worker starts the stack, once.
@@ -175,7 +175,13 @@ def test_people_see_in_airflow_what_is_theirs_and_nothing_else(stack: Stack) -> 
         assert refused.status_code == 403
 
 
-def test_a_person_signs_on_once_in_a_browser_and_out_of_everything(stack: Stack) -> None:
+def test_a_person_signs_on_once_in_a_browser_and_out_of_everything(
+    stack: Stack, tmp_path: Path
+) -> None:
+    path = tmp_path / "flights_2013_05.csv"
+    path.write_text(flights(5, 500, BAD))
+    words = ["send", "--project", "flights", "--reference", "walk", "--follow", str(path)]
+    assert stack.send("ACME", *words).returncode == 0
     user, password = stack["ACME_OPERATOR_USER"], stack["ACME_OPERATOR_PASSWORD"]
     gateway, airflow = stack["GATEWAY_URL"], stack["AIRFLOW_URL"]
     with browsing.chromium() as program, browsing.page(program) as shown:
@@ -189,6 +195,9 @@ def test_a_person_signs_on_once_in_a_browser_and_out_of_everything(stack: Stack)
         shown.get_by_text("Acme Air: flights").first.wait_for()
         assert shown.url.startswith(f"{airflow}/dags")
         assert "globex" not in shown.content()
+
+        # In Airflow's own page: what was delivered, its rejects, its run, and back from there.
+        views.walk(shown, airflow)
 
         # Airflow's own session is lost; the gateway's is not: nobody is asked again.
         shown.context.clear_cookies(name="_token")
