@@ -207,10 +207,11 @@ def test_an_answer_that_is_cut_off_shows_what_came(world: World) -> None:
     value = "v" * 1000
     rejected = [{**GOLDEN["reject"], "value": value} for _ in range(2000)]
     world.gateway.shown.rejects = rejected
-    world.gateway.shown.batches["acme"]["jobs"][0]["rows"]["rejected"] = 2000
     page = look(world, "person", JOB).text
     assert page.count(value) == view_api.REJECTS_SHOWN
-    assert "first 500 of 2,000" in page
+    assert "These are the first 500." in page
+    world.gateway.shown.rejects = []
+    assert "No row was rejected" in look(world, "person", JOB).text
 
 
 def test_long_lists_of_files_come_in_pages(world: World) -> None:
