@@ -72,12 +72,13 @@ class Viewer:
         address = path + (f"?{urlencode(given)}" if given else "")
         return _shaped(shape, self._asked(address, "application/json", _whole))
 
-    def rejects(self, job_id: str) -> list[Reject]:
-        """Return the first of a job's rejected rows; errors as of `get`."""
+    def rejects(self, job_id: str) -> tuple[list[Reject], bool]:
+        """Return the first of a job's rejects, and whether there are more; errors as of `get`."""
         content = self._asked(f"/v1/jobs/{job_id}/rejects", "application/x-ndjson", _beginning)
         # What comes after the last line's end was cut off.
-        lines = content.split(b"\n")[:-1][:REJECTS_SHOWN]
-        return [_shaped(Reject, line) for line in lines]
+        *lines, rest = content.split(b"\n")
+        shown = [_shaped(Reject, line) for line in lines[:REJECTS_SHOWN]]
+        return shown, bool(rest) or len(lines) > REJECTS_SHOWN
 
     def _asked(
         self, address: str, media: str, read: Callable[[httpx.Response, float], bytes]

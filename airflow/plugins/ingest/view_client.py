@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query
 from fastapi.responses import Response
@@ -20,9 +20,6 @@ from ingest.view_parts import (
     Text,
 )
 from ingest.view_shapes import Batch, Batches, Job
-
-if TYPE_CHECKING:
-    from ingest.view_api import Viewer
 
 BATCH_STATES = ("open", "sealed", "canceled", "expired", "purged")
 _PAGE, FILES_SHOWN = 50, 200
@@ -91,12 +88,14 @@ def _own_job(parts: Parts, user: GatewayUser, job_id: str) -> Response:
     viewer = parts.viewer(user, READ)
     job = viewer.get(Job, f"/v1/jobs/{job_id}")
     batch = viewer.get(Batch, f"/v1/batches/{job.batch}")
+    rejects, is_more = viewer.rejects(job.id)
     return _page(
         "view_job.html",
         title=f"{batch.reference}, attempt {job.attempt}",
         job=job,
         batch=batch,
-        rejects=_rejects(viewer, job),
+        rejects=rejects,
+        is_more=is_more,
         run=parts.run_of(user.client, batch.project, job.id),
     )
 
@@ -111,12 +110,9 @@ def _any_job(parts: Parts, user: GatewayUser, job_id: str) -> Response:
         job=job,
         batch=None,
         rejects=None,
+        is_more=False,
         run=parts.run_of(job.client, job.project, job.id),
     )
-
-
-def _rejects(viewer: Viewer, job: Job) -> list[Any]:
-    return viewer.rejects(job.id) if job.rows.rejected else []
 
 
 def _page(template: str, **shown: Any) -> Response:
