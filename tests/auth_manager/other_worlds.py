@@ -10,6 +10,7 @@ import pytest
 from airflow.models import DagModel, Pool
 from airflow.models.backfill import Backfill, ReprocessBehavior
 from airflow.models.connection import Connection
+from airflow.models.dag import clear_team_name_cache
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagwarning import DagWarning
 from airflow.models.errors import ParseImportError
@@ -112,6 +113,8 @@ def give(dag_id: str, bundle: str) -> None:
 
 
 def _move(session: Any, pattern: str, bundle: str) -> None:
+    # Airflow remembers for a while which team a DAG is of.
+    clear_team_name_cache()
     session.execute(
         update(DagModel).where(DagModel.dag_id.like(pattern)).values(bundle_name=bundle)
     )
