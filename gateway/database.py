@@ -11,7 +11,8 @@ import itertools
 import random
 import select
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -22,7 +23,7 @@ from psycopg2 import extensions
 from sqlalchemy import Connection, DateTime, Engine, MetaData, Text, create_engine, event, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DisconnectionError, IntegrityError
+from sqlalchemy.exc import DisconnectionError, IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from gateway import settings
@@ -152,8 +153,18 @@ def alone(session: Session) -> Connection:
     connection = session.connection()
     raw = connection.connection.driver_connection
     if raw is not None:
-        raw.autocommit = True
+        with _as_of_a_statement():
+            raw.autocommit = True
     return connection
+
+
+@contextmanager
+def _as_of_a_statement() -> Iterator[None]:
+    """Have a connection that is lost show as it does everywhere: SQLAlchemy wraps no hook's errors."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise OperationalError("the connection", {}, error) from error
 
 
 def prepared(*statements: str, **types: str) -> str:
@@ -199,6 +210,11 @@ _PREPARED: dict[str, list[_Prepared]] = {}
 
 def _text(connection: Connection, cursor: Any, statement: str, values: Any) -> str:
     """Return what is sent for a statement."""
+    with _as_of_a_statement():
+        return _filled(connection, cursor, statement, values)
+
+
+def _filled(connection: Connection, cursor: Any, statement: str, values: Any) -> str:
     known = _PREPARED.get(statement)
     if known is None:
         sent: bytes = cursor.mogrify(statement, values or None)
@@ -221,7 +237,7 @@ _numbers = itertools.count(1)
 
 def _forget_names(context: ExceptionContext) -> None:
     # Whether what was prepared along with a statement that failed is there is not known.
-    if context.connection is not None and not context.connection.invalidated:
+    if context.connection is not None and not context.is_disconnect:
         context.connection.info.pop(_NAMES, None)
 
 
@@ -232,7 +248,7 @@ def later(session: Session, statement: str, values: Mapping[str, Any]) -> None:
     raised where they are sent.
     """
     connection = session.connection()
-    with contextlib.closing(connection.connection.cursor()) as cursor:
+    with _as_of_a_statement(), contextlib.closing(connection.connection.cursor()) as cursor:
         sent = _text(connection, cursor, statement, values)
     connection.info.setdefault(_WAITING, []).append(sent)
 
@@ -247,7 +263,8 @@ def _with_what_waits(
     if not waiting and statement not in _PREPARED:
         return statement, values
     if given[-1]:  # many sets of values
-        cursor.execute(";".join(waiting))
+        with _as_of_a_statement():
+            cursor.execute(";".join(waiting))
         return statement, values
     return ";".join([*waiting, _text(connection, cursor, statement, values)]), None
 
@@ -258,7 +275,9 @@ def _send_what_waits(connection: Connection) -> None:
 
 
 def _forget_what_waits(connection: Connection) -> None:
-    connection.info.pop(_WAITING, None)
+    # What a lost connection held went with it.
+    if not connection.invalidated:
+        connection.info.pop(_WAITING, None)
 
 
 def new_id(prefix: str) -> str:

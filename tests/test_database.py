@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import database
@@ -125,3 +125,19 @@ def test_a_kept_connection_that_its_server_closed_is_replaced(
             other.execute(text(f"SELECT pg_terminate_backend({number}, 5000)"))
     with sessions() as one, sessions() as two:
         assert one.scalar(text("SELECT 1")) == two.scalar(text("SELECT 1"))
+
+
+def test_a_connection_lost_amid_a_transaction_shows_as_such_whatever_is_done_next(
+    sessions: sessionmaker[Session],
+) -> None:
+    for lost in ("SELECT 1", BOTH, PLAIN):
+        with sessions() as session:
+            number = session.scalar(text("SELECT pg_backend_pid()"))
+            with sessions() as other:
+                other.execute(text(f"SELECT pg_terminate_backend({number}, 5000)"))
+            with pytest.raises(OperationalError):
+                session.connection().exec_driver_sql(lost, {"word": "x"})
+            with pytest.raises(SQLAlchemyError):
+                database.later(session, ADD, {"word": "x"})
+            session.rollback()
+            assert session.scalar(text("SELECT 1")) == 1

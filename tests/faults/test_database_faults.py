@@ -89,8 +89,10 @@ def test_sessions_that_are_ended_under_load_cost_a_retry(
 
     with ThreadPoolExecutor(5) as crowd:
         ending = crowd.submit(end_sessions)
-        list(crowd.map(store, range(20)))
-        is_over.set()
+        try:
+            list(crowd.map(store, range(20)))
+        finally:
+            is_over.set()
         ending.result()
     connection.close()
     acme.seal(batch).raise_for_status()
