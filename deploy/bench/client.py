@@ -205,9 +205,10 @@ def store_alone(source: str, target: str) -> dict[str, Any]:
         hashing.start()
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         for start in range(0, len(view), WRITTEN_BYTES):
-            piece = view[start : start + WRITTEN_BYTES]
-            while piece:
-                piece = piece[os.write(descriptor, piece) :]
+            end = min(start + WRITTEN_BYTES, len(view))
+            written = start
+            while written < end:
+                written += os.pwrite(descriptor, view[written:end], written)
             os.posix_fadvise(descriptor, start, WRITTEN_BYTES, os.POSIX_FADV_DONTNEED)
         os.fsync(descriptor)
         hashing.join()

@@ -188,13 +188,14 @@ def report_progress(
 @router.post(
     "/v1/jobs/{job_id}/run",
     status_code=202,
-    responses=web.problems(*REFUSALS, NotFoundError),
+    openapi_extra=web.documented_body(RunNews),
+    responses=web.problems(*REFUSALS, NotFoundError, TooLargeError, UnsupportedMediaError),
 )
 def hear_of_run(
     job_id: str,
     principal: Platform,  # noqa: ARG001 - being let in is all
     session: web.SessionDep,
-    said: RunNews,
+    said: Annotated[RunNews, web.json_body(RunNews)],
 ) -> None:
     """Hear from Airflow that a job's run has changed: it is looked at now, not at the next poll."""
     news.pass_on(session, job_id, said)

@@ -183,6 +183,7 @@ def test_a_client_named_in_the_body_is_refused(
 PUBLIC = {
     ("POST", "/v1/token"),
     ("POST", "/v1/token/revoke"),
+    ("POST", "/v1/token/introspect"),
     ("GET", "/.well-known/jwks.json"),
     ("GET", "/.well-known/oauth-authorization-server"),
     ("GET", "/v1"),
