@@ -88,7 +88,7 @@ def knock(client: TestClient, token: str) -> Any:
 
 def header_attacks(forger: Forger) -> Iterator[tuple[str, str]]:
     stranger = ec.generate_private_key(ec.SECP256R1())
-    own = keys.SigningKey("x", stranger).jwk()
+    own = keys.SigningKey("x", stranger.public_key(), stranger, 0.0, None).jwk()
     good = forger.claims()
     for changed in (
         {"alg": "none"},

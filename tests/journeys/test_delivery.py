@@ -16,8 +16,6 @@ import pytest
 from tests.journeys import borrowing, browsing, views
 from tests.journeys.conftest import Stack
 
-# One worker starts the stack, once.
-pytestmark = pytest.mark.xdist_group("stack")
 COLUMNS = (
     "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,carrier,"
     "flight,tailnum,origin,dest,air_time,distance,hour,minute,time_hour"
