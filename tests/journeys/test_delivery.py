@@ -162,15 +162,22 @@ def test_people_see_in_airflow_what_is_theirs_and_nothing_else(stack: Stack) -> 
         headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
         return httpx.Client(base_url=stack["AIRFLOW_URL"], headers=headers)
 
-    with signed_in("ACME_OPERATOR") as person, signed_in("ADMIN") as admin:
+    with (
+        signed_in("ACME_OPERATOR") as person,
+        signed_in("ACME_VIEWER") as viewer,
+        signed_in("ADMIN") as admin,
+    ):
         theirs = [each["dag_id"] for each in person.get("/api/v2/dags").json()["dags"]]
         every = [each["dag_id"] for each in admin.get("/api/v2/dags").json()["dags"]]
         assert theirs == ["acme__flights"]
         assert {"acme__flights", "globex__weather"} <= set(every)
         assert person.get("/api/v2/dags/globex__weather").status_code in {403, 404}
-        body = {"logical_date": None}
-        refused = person.post("/api/v2/dags/acme__flights/dagRuns", json=body)
-        assert refused.status_code == 403
+        # Who only looks starts nothing; nobody starts a run by a name of the gateway's.
+        by_hand = {"logical_date": None}
+        named = {**by_hand, "dag_run_id": "gw.job_" + "0" * 26}
+        for who, body in ((viewer, by_hand), (viewer, named), (person, named)):
+            refused = who.post("/api/v2/dags/acme__flights/dagRuns", json=body)
+            assert refused.status_code == 403, refused.text
 
 
 def test_a_person_signs_on_once_in_a_browser_and_out_of_everything(

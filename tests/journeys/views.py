@@ -16,12 +16,12 @@ def walk(shown: Page, airflow: str) -> None:
     framed.get_by_role("link", name="walk", exact=True).click()
     framed.get_by_text("flights_2013_05.csv", exact=True).wait_for()
     framed.get_by_role("link", name="Attempt 1").click()
-    framed.get_by_role("cell", name="flights_2013_05.csv").wait_for()
     # Its address can be passed on: it leads to the same place in Airflow's page.
-    assert re.search(r"/security/deliveries/auth/views/jobs/job_\w+$", shown.url), shown.url
+    shown.wait_for_url(re.compile(r"/security/deliveries/auth/views/jobs/job_\w+$"))
+    framed.get_by_role("cell", name="flights_2013_05.csv").wait_for()
     job = shown.url.rpartition("/")[2]
     framed.get_by_role("link", name="Show the DAG run").click()
     shown.wait_for_url(f"{airflow}/dags/acme__flights/runs/gw.{job}**")
     shown.goto(f"{airflow}/auth/views/jobs/{job}")
-    assert shown.url == f"{airflow}/security/deliveries/auth/views/jobs/{job}"
+    shown.wait_for_url(f"{airflow}/security/deliveries/auth/views/jobs/{job}")
     framed.get_by_role("heading", name="Attempt 1").wait_for()
