@@ -23,6 +23,7 @@ from gateway.dispatch.messenger import Messenger
 from gateway.jobs import states
 from gateway.jobs.model import Job
 from gateway.jobs.states import ACTIVE
+from gateway.jobs.transitions import FROM
 
 # A change is written at one moment and visible at a later one; hosts' clocks differ a little.
 OVERLAP = timedelta(seconds=5)
@@ -34,8 +35,6 @@ ABSENT_PER_ROUND = 20
 WAITING_LONG_SECONDS = 5.0
 EXPLAIN_SECONDS = 10.0
 
-# A run may be heard of before its trigger is settled here.
-BEFORE_RUNNING = frozenset({"queued", "blocked", "dispatched"})
 # States of a run that has ended.
 OVER = ("success", "failed")
 
@@ -186,7 +185,8 @@ class Watcher:
     def _follow(self, token: str, job: Job, run: Run) -> None:
         """Move one job to where its run stands. Another job's trouble is not this one's."""
         try:
-            if run.state == "running" and job.state in BEFORE_RUNNING:
+            # A run may be heard of before its trigger is settled here.
+            if run.state == "running" and job.state in FROM["running"]:
                 with self.parts.sessions.begin() as session:
                     states.move(session, job.id, "running")
             elif run.state == "success":
