@@ -131,7 +131,7 @@ def test_a_gateway_that_is_away_is_told_the_next_news(
     until(lambda: ear.told)
     password = teller._account[1]
     password.unlink()
-    teller._token_until = 0.0
+    teller._bearer.forget()
     teller.tell(News("acme__flights", "gw.job_2", "running"))
     time.sleep(0.1)
     password.write_text("secret")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import ssl
-import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from ingest.bearer import Bearer
 from ingest.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 ANSWER_LIMIT_BYTES = 64 * 1024
 # A task may ask before the gateway has noted that its run began.
 TRIES, PAUSE_SECONDS = 5, 0.3
-EARLY_SECONDS = 30.0
 # What the gateway adds to what Airflow calls a connection.
 OURS = ("lease_id", "expires_at")
 FIELDS = frozenset({"conn_type", "host", "port", "schema", "login", "password", "extra"})
@@ -88,8 +87,7 @@ class LeaseApi:
         trust: Any = ssl.create_default_context() if url.startswith("https:") else True
         # The environment's proxies are ignored: these credentials stay inside the platform.
         self._http = httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False, verify=trust)
-        self._lock = threading.Lock()
-        self._token, self._token_until = "", 0.0
+        self._bearer = Bearer(self._signed_in)
 
     def connection(self, wanted: LeaseRequest) -> dict[str, Any]:
         """Return a connection's fields.
@@ -106,7 +104,7 @@ class LeaseApi:
             if status < 300:  # noqa: PLR2004
                 return _connection(body)
             if status == _UNAUTHORIZED:
-                self._forget()
+                self._bearer.forget()
             elif status == _TOO_MANY or status >= _SERVER_ERROR:
                 break
             elif not (status == _CONFLICT and body.get("retryable") is True):
@@ -116,16 +114,10 @@ class LeaseApi:
         raise LeaseUnavailableError
 
     def _ask(self, wanted: LeaseRequest) -> tuple[int, dict[str, Any]]:
-        headers = {"Authorization": f"Bearer {self._bearer()}"}
+        headers = self._bearer.headers()
         return self._call("/v1/leases", json=asdict(wanted), headers=headers)
 
-    def _bearer(self) -> str:
-        with self._lock:
-            if time.monotonic() >= self._token_until:
-                self._sign_in()
-            return self._token
-
-    def _sign_in(self) -> None:
+    def _signed_in(self) -> tuple[str, float]:
         try:
             password = self._account.password_file.read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
@@ -135,12 +127,7 @@ class LeaseApi:
         token, life = body.get("access_token"), body.get("expires_in")
         if status != httpx.codes.OK or not isinstance(token, str) or not isinstance(life, int):
             raise LeaseUnavailableError
-        self._token = token
-        self._token_until = time.monotonic() + max(life - EARLY_SECONDS, 0.0)
-
-    def _forget(self) -> None:
-        with self._lock:
-            self._token_until = 0.0
+        return token, life
 
     def _call(self, path: str, **options: Any) -> tuple[int, dict[str, Any]]:
         try:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from ingest.bearer import Bearer
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TIMEOUT = httpx.Timeout(5.0, connect=2.0)
 MOST_WAITING = 1000
-EARLY_SECONDS = 30.0
 PAUSE_SECONDS = 1.0
 RUN_PREFIX = "gw."
 
@@ -64,7 +65,7 @@ class Teller:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process: int | None = None
-        self._token, self._token_until = "", 0.0
+        self._bearer = Bearer(self._signed_in)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Teller | None:
@@ -112,23 +113,20 @@ class Teller:
     def _send(self, news: News) -> None:
         body = {"dag_id": news.dag_id, "run_id": news.run_id, "state": news.state}
         for _ in range(2):
-            headers = {"Authorization": f"Bearer {self._bearer()}"}
+            headers = self._bearer.headers()
             path = f"/v1/jobs/{news.job_id}/run"
             answer = self._http.post(path, json=body, headers=headers)
             if answer.status_code != httpx.codes.UNAUTHORIZED:
                 break
-            self._token_until = 0.0
+            self._bearer.forget()
         if answer.is_server_error:
             answer.raise_for_status()
 
-    def _bearer(self) -> str:
-        if time.monotonic() >= self._token_until:
-            user, file = self._account
-            password = file.read_text(encoding="utf-8").rstrip("\r\n")
-            form = {"grant_type": "client_credentials", "scope": "jobs:progress"}
-            answer = self._http.post("/v1/token", data=form, auth=(user, password))
-            answer.raise_for_status()
-            said = answer.json()
-            self._token = str(said["access_token"])
-            self._token_until = time.monotonic() + max(float(said["expires_in"]) - EARLY_SECONDS, 0)
-        return self._token
+    def _signed_in(self) -> tuple[str, float]:
+        user, file = self._account
+        password = file.read_text(encoding="utf-8").rstrip("\r\n")
+        form = {"grant_type": "client_credentials", "scope": "jobs:progress"}
+        answer = self._http.post("/v1/token", data=form, auth=(user, password))
+        answer.raise_for_status()
+        said = answer.json()
+        return str(said["access_token"]), float(said["expires_in"])
