@@ -57,10 +57,9 @@ class Teller:
     """
 
     def __init__(self, url: str, user: str, password_file: str) -> None:
-        trust: Any = ssl.create_default_context() if url.startswith("https:") else True
+        self._url = url
         self._account = (user, Path(password_file))
-        # Proxies of the environment are not asked: these calls stay inside the platform.
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False, verify=trust)
+        self._http = self._connections()
         self._waiting: queue.Queue[News] = queue.Queue(MOST_WAITING)
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -84,12 +83,19 @@ class Teller:
             return
         self._ensure_thread()
 
+    def _connections(self) -> httpx.Client:
+        trust: Any = ssl.create_default_context() if self._url.startswith("https:") else True
+        # Proxies of the environment are not asked: these calls stay inside the platform.
+        return httpx.Client(base_url=self._url, timeout=TIMEOUT, trust_env=False, verify=trust)
+
     def _ensure_thread(self) -> None:
         # A process that was forked off has no thread, and must not share the connections.
         if self._process == os.getpid():
             return
         with self._starting:
             if self._process != os.getpid():
+                if self._process is not None:
+                    self._http = self._connections()
                 self._process = os.getpid()
                 self._thread = threading.Thread(target=self._carry, name="news", daemon=True)
                 self._thread.start()
