@@ -44,11 +44,11 @@ def ensure() -> Browser:
     installed = shutil.which("chromium")
     if installed:
         return Browser(Path(installed))
-    browser = _unpacked()
     mark = UNPACKED / "unpacked"
     if not mark.exists():
         debian.unpack(PACKAGES, UNPACKED, title="Chromium")
         mark.touch()
+    browser = _unpacked()
     (UNPACKED / "fonts.conf").write_text(_FONTS.format(root=UNPACKED))
     failure = "Chromium was downloaded but does not run"
     programs.run([browser.program, "--version"], failure, env=browser.environment)
