@@ -6,8 +6,11 @@ A crash may have left a file of that name before.
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import logs
@@ -17,6 +20,7 @@ from gateway.uploads.admission import UploadConflictError
 from gateway.uploads.rows import Admission
 
 log = logs.get("uploads")
+PAUSES_SECONDS = (0.05, 0.2, 1.0)
 
 
 def publish(
@@ -51,8 +55,7 @@ def publish(
     with contextlib.suppress(FileNotFoundError):
         zone.quarantine(place, name)
         log.warning("orphan_quarantined", upload=admission.upload)
-    with sessions.begin() as session:
-        holding.let_go(session, admission)
+    _persistently(sessions, lambda session: holding.let_go(session, admission))
     try:
         zone.publish(part, place, name)
     except NameTakenError:
@@ -68,14 +71,14 @@ def remove(sessions: sessionmaker[Session], zone: Zone, withdrawn: Admission) ->
         It is in error until it is deleted again, or replaced.
     """
     zone.remove_file(withdrawn.batch, withdrawn.name)
-    with sessions.begin() as session:
-        holding.forget(session, withdrawn)
+    _persistently(sessions, lambda session: holding.forget(session, withdrawn))
 
 
 def retract(sessions: sessionmaker[Session], zone: Zone, admission: Admission, part: Any) -> None:
     """Take back what an upload has published that is given up, where nobody can want it.
 
-    Elsewhere it stays: who has the name by now adopts it or sets it aside.
+    Elsewhere it stays: who has the name by now adopts it or sets it aside. The name is let go of
+    even where the database drops its sessions meanwhile: the sender's next attempt needs it.
 
     Raises
     ------
@@ -85,5 +88,18 @@ def retract(sessions: sessionmaker[Session], zone: Zone, admission: Admission, p
         may_go = holding.may_retract(session, admission)
     if may_go:
         zone.retract(part, admission.batch, admission.name)
-        with sessions.begin() as session:
-            holding.let_go(session, admission)
+        _persistently(sessions, lambda session: holding.let_go(session, admission))
+
+
+def _persistently(sessions: sessionmaker[Session], work: Callable[[Session], None]) -> None:
+    """Carry out a transaction that may be repeated, over new connections where one was lost."""
+    for pause_seconds in PAUSES_SECONDS:
+        try:
+            with sessions.begin() as session:
+                work(session)
+        except (OperationalError, InterfaceError):
+            time.sleep(pause_seconds)
+        else:
+            return
+    with sessions.begin() as session:
+        work(session)

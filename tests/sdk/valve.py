@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 CHUNK_BYTES = 64 * 1024
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Valve:
@@ -75,7 +77,13 @@ class Valve:
             back.start()
             with outer:
                 while chunk := inner.recv(CHUNK_BYTES):
-                    self._pass(outer, chunk)
+                    try:
+                        self._pass(outer, chunk)
+                    except OSError:
+                        # Said at once, as by any server with bytes left to read: who is writing
+                        # into a full window would otherwise wait for the kernel's 60 seconds.
+                        inner.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                        raise
 
     def _pass(self, outer: socket.socket, chunk: bytes) -> None:
         while chunk:

@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
@@ -19,7 +19,7 @@ from gateway.database import new_id
 from gateway.errors import GatewayError
 from gateway.landing.names import FileName
 from gateway.landing.zone import BatchPath, Zone
-from gateway.uploads import completion, expiry, holding, sweep
+from gateway.uploads import completion, expiry, holding, publishing, sweep
 from gateway.uploads.admission import UploadConflictError, admit
 from gateway.uploads.rows import Admission
 from tests import factories
@@ -170,6 +170,42 @@ def test_a_name_that_is_held_is_neither_taken_nor_given_up_until_that_lapses(
         assert not holding.may_retract(session, upload)
         assert completion.abandon(session, newer)
     books.check_nothing(batch)
+
+
+def test_a_name_is_let_go_of_although_the_database_ends_the_session(
+    sessions: sessionmaker[Session], batch: str, services: Services, books: Books
+) -> None:
+    upload = admitted(sessions, batch)
+    part = services.zone.open_part(upload.upload)
+    ended = []
+
+    def end_session(connection: Any, _: Any, statement: str, *_more: Any) -> None:
+        if len(ended) < 2 and "held_until" in statement and retracted:
+            ended.append(connection.connection.dbapi_connection.info.backend_pid)
+            with sessions.begin() as session:
+                session.execute(select(func.pg_terminate_backend(ended[-1], 5000)))
+
+    retracted = []
+    event.listen(sessions.kw["bind"], "before_cursor_execute", end_session)
+    watched = Watched(services.zone, lambda: retracted.append(True))
+    publishing.retract(sessions, watched, upload, part)  # type: ignore[arg-type]
+    part.abort()
+    assert len(set(ended)) == 2
+    with sessions.begin() as session:
+        assert completion.abandon(session, upload)
+    books.check_nothing(batch)
+
+
+class Watched:
+    """A landing zone that tells when something was taken back."""
+
+    def __init__(self, zone: Zone, tell: Callable[[], None]) -> None:
+        self._zone = zone
+        self._tell = tell
+
+    def retract(self, *given: Any) -> None:
+        self._zone.retract(*given)
+        self._tell()
 
 
 def test_the_name_of_a_file_that_is_removed_is_free_once_its_bytes_are_gone(
