@@ -139,6 +139,11 @@ class Airflow:
         found = self._api.ask("GET", f"/api/v2/dags/{sealed.dag}/dagRuns/{sealed.run}")
         return Run(_seconds(found["queued_at"]), _seconds(found["end_date"]))
 
+    def made_at(self, sealed: Sealed) -> float:
+        """Return when a job's run was made."""
+        found = self._api.ask("GET", f"/api/v2/dags/{sealed.dag}/dagRuns/{sealed.run}")
+        return _seconds(found["queued_at"])
+
     def first_task_at(self, sealed: Sealed) -> float:
         """Return when the first task of a job's run began."""
         path = f"/api/v2/dags/{sealed.dag}/dagRuns/{sealed.run}/taskInstances"

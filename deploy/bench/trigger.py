@@ -166,7 +166,7 @@ class Storm:
                 waits.append(self._dispatched())
             sealed: list[Sealed] = sealing.result()
         for each in sealed:
-            self._many.wait(each, lambda job: job["state"] != "queued", pause=0.05)
+            self._many.wait(each, lambda job: job["state"] != "queued", pause=0.2)
         self._require_each_once(sealed)
         return {
             "rate": _rate(self._airflow.queued_of(sealed)),
@@ -174,8 +174,10 @@ class Storm:
         }
 
     def _dispatched(self) -> float:
+        """Return how long after its seal a batch had its run, by Airflow's clock."""
         sealed = self._few.seal(self._few.filled())
-        return self._few.wait(sealed, lambda job: job["state"] != "queued", 0.005) - sealed.at
+        self._few.wait(sealed, lambda job: job["state"] != "queued", pause=0.05)
+        return self._airflow.made_at(sealed) - sealed.at
 
     def _require_each_once(self, sealed: Sequence[Sealed]) -> None:
         runs = self._airflow.queued_of(sealed)

@@ -16,15 +16,14 @@ from typing import Any
 
 import rfc8785
 import structlog
-from sqlalchemy import event, select
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from gateway import database
 from gateway.audit.model import AuditEvent, AuditHead
+from gateway.notes import Notes
 
 GENESIS = "0" * 64
-_NOTED = "audit_noted"
-_MARKS = "audit_marks"
 
 
 def record(
@@ -56,9 +55,8 @@ def record(
     """
     if request_id is None:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
-    if not session.in_transaction():
-        session.begin()
-    session.info.setdefault(_NOTED, []).append(
+    _NOTES.add(
+        session,
         {
             "actor": actor,
             "action": action,
@@ -66,19 +64,11 @@ def record(
             "client": client,
             "details": details or {},
             "request_id": request_id,
-        }
+        },
     )
 
 
-@event.listens_for(Session, "before_commit")
-def _link(session: Session) -> None:
-    if session.in_nested_transaction():
-        return
-    noted = session.info.pop(_NOTED, [])
-    if not noted:
-        return
-    # What was changed must be written before the head is locked.
-    session.flush()
+def _link(session: Session, noted: list[dict[str, Any]]) -> None:
     connection = session.connection()
     number, last, at = connection.exec_driver_sql(_LOCK_HEAD).one()
     rows = []
@@ -92,6 +82,8 @@ def _link(session: Session) -> None:
     connection.exec_driver_sql(_APPEND, {"links": links, "number": number, "last": last})
 
 
+# After everything else, so that the head of the chain is locked for the shortest time.
+_NOTES = Notes(9, _link)
 # The time is taken once the head is locked, so that times go up as numbers do.
 _LOCK_HEAD = database.prepared("""
 SELECT number, hash, clock_timestamp()
@@ -110,26 +102,6 @@ FROM json_populate_recordset(NULL::audit_event, %(links)s)
     number="bigint",
     last="text",
 )
-
-
-@event.listens_for(Session, "after_transaction_create")
-def _mark(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.nested:
-        marks = session.info.setdefault(_MARKS, {})
-        marks[transaction] = len(session.info.get(_NOTED, []))
-
-
-@event.listens_for(Session, "after_soft_rollback")
-def _forget(session: Session, ended: SessionTransaction) -> None:
-    """Forget what was noted in the transaction, or savepoint, that did not happen."""
-    noted = session.info.get(_NOTED, [])
-    del noted[session.info.get(_MARKS, {}).pop(ended, 0) :]
-
-
-@event.listens_for(Session, "after_transaction_end")
-def _unmark(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        session.info.pop(_MARKS, None)
 
 
 def digest(row: dict[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""Each client's feed: numbered without gaps or reuse, in order of commit."""
+"""Each client's feed: numbered without gaps or reuse, in order of commit.
+
+What is published is written when its transaction commits (``gateway.notes``).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from sqlalchemy import BigInteger, func, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.database import Base, later, new_id, prepared
+from gateway.notes import Notes
 
 
 class FeedHead(Base):
@@ -50,13 +54,21 @@ def publish(
 
 def publish_all(session: Session, *, client: str, events: Iterable[dict[str, Any]]) -> None:
     """Append many events in this order, each with ``type``, ``subject`` and ``data``."""
-    rows = [{"id": new_id("evt"), **each} for each in events]
-    values = {
-        "client": client,
-        "count": len(rows),
-        "events": json.dumps(rows, ensure_ascii=False),
-    }
-    later(session, _APPEND, values)
+    for each in events:
+        _NOTES.add(session, (client, {"id": new_id("evt"), **each}))
+
+
+def _append(session: Session, noted: list[tuple[str, dict[str, Any]]]) -> None:
+    of_client: dict[str, list[dict[str, Any]]] = {}
+    for client, row in noted:
+        of_client.setdefault(client, []).append(row)
+    # In one order everywhere: each locks the head of a feed.
+    for client, rows in sorted(of_client.items()):
+        events = json.dumps(rows, ensure_ascii=False)
+        later(session, _APPEND, {"client": client, "count": len(rows), "events": events})
+
+
+_NOTES = Notes(1, _append)
 
 
 # The head's lock is taken and the events are written in one round trip, however many there are.

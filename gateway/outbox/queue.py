@@ -15,9 +15,11 @@ from sqlalchemy import Update, case, func, literal, select, text, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from gateway import database
 from gateway.outbox.model import Message
 
 CHANNEL = "gateway_outbox"
+_NOTIFY = "SELECT pg_notify(%(channel)s, %(topic)s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ def put(session: Session, *, topic: str, key: str, lane: str, payload: dict[str,
     """Add a message; workers are woken when ``session`` commits. The same key twice is one."""
     values = {"topic": topic, "key": key, "lane": lane, "payload": payload}
     session.execute(insert(Message).values(values).on_conflict_do_nothing())
-    session.execute(select(func.pg_notify(CHANNEL, topic)))
+    database.later(session, _NOTIFY, {"channel": CHANNEL, "topic": topic})
 
 
 def claim(
