@@ -129,6 +129,21 @@ class Databases:
         yield local_postgres.url("gateway", "gateway", self._server.port, name)
         self._ended.append(name)
 
+    @contextmanager
+    def away(self, url: str) -> Iterator[None]:
+        """Let nobody into a database while the block runs, and who was in it out."""
+        name = url.rsplit("/", 1)[1]
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+                [name],
+            )
+            try:
+                yield
+            finally:
+                cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
     def close(self) -> None:
         """Leave the rest to the server's own end."""
         self._connection.close()

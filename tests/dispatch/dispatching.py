@@ -94,6 +94,12 @@ class Desk:
         assert self.job(job_id).state == "dispatched"
         return job_id
 
+    def replay(self, job_id: str) -> str:
+        """Have a job's batch processed again; return the new job's id."""
+        with self.services.sessions.begin() as session:
+            job = session.get_one(Job, job_id)
+            return seal.replay(session, principal(job.client), job.batch_id, "lost").id
+
     def job(self, job_id: str) -> Job:
         """Return a job as it stands."""
         with self.services.sessions.begin() as session:

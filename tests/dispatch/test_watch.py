@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,6 +11,7 @@ import pytest
 
 from gateway.dispatch import airflow_api
 from gateway.dispatch.watch import Watcher
+from gateway.jobs.states import JobFinishedError
 from tests.dispatch.dispatching import Desk
 
 
@@ -87,6 +89,38 @@ def test_a_deleted_run_fails_its_job_only_when_it_stays_away(desk: Desk, watcher
         if desk.job(job_id).state == "failed":
             break
     assert desk.view(job_id).error.code == "run-lost"
+
+
+def test_an_airflow_that_is_restored_from_an_old_backup_changes_nothing_that_happened(
+    desk: Desk, watcher: Watcher
+) -> None:
+    ended = desk.dispatch()
+    desk.airflow.move(f"gw.{ended}", "running")
+    backup = copy.deepcopy(desk.airflow.runs)
+    desk.report(ended)
+    desk.airflow.move(f"gw.{ended}", "success")
+    newer = desk.dispatch()
+    watcher.run_once()
+    assert (desk.job(ended).state, desk.job(newer).state) == ("succeeded", "dispatched")
+    desk.airflow.runs.clear()
+    desk.airflow.runs |= backup
+    waiting = desk.dispatch()
+    watcher.full_check_seconds = 0
+    for _ in _rounds(watcher):
+        if desk.job(newer).state == "failed":
+            break
+    assert desk.view(newer).error.code == "run-lost"
+    desk.airflow.move(f"gw.{waiting}", "running")
+    # The run of the backup goes on, and ends another way than the first time.
+    with pytest.raises(JobFinishedError):
+        desk.report(ended, state="failed", error={"code": "x", "detail": "x"})
+    desk.airflow.move(f"gw.{ended}", "failed")
+    watcher.run_once()
+    assert (desk.job(ended).state, desk.job(waiting).state) == ("succeeded", "running")
+    again = desk.replay(newer)
+    desk.carry()
+    assert desk.job(again).state == "dispatched"
+    assert len(desk.airflow.runs) == 3
 
 
 def test_a_run_that_was_away_for_a_moment_is_not_lost(desk: Desk, watcher: Watcher) -> None:

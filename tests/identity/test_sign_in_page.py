@@ -22,7 +22,9 @@ from tests.identity.signing_on import (
     field_of,
     served,
 )
+from tests.parts import Databases
 
+TRY_AGAIN = "Try again in a minute"
 WRONG = "The user name or the password is not right."
 SESSION = "__Host-gateway-session"
 NASTY = '"><script>alert(1)</script>'
@@ -108,6 +110,22 @@ def test_while_the_directory_is_away_the_page_says_so(
     assert "not possible at the moment" in answer.text
     assert answer.headers["retry-after"] == "30"
     assert field_of(answer, "username") == operator[0]
+
+
+def test_while_the_database_is_away_the_page_says_so_and_nothing_is_lost(
+    client: TestClient, operator: tuple[str, str], databases: Databases, database_url: str
+) -> None:
+    attempt, later = Attempt(client), Attempt(client)
+    page = attempt.open()
+    with databases.away(database_url):
+        refused = attempt.post(*operator, page)
+        assert SESSION not in str(refused.headers)
+        assert (refused.status_code, TRY_AGAIN in refused.text) == (503, True)
+    assert "code" in answered(attempt.post(*operator, page))
+    with databases.away(database_url):
+        refused = later.open()
+        assert (refused.status_code, TRY_AGAIN in refused.text) == (503, True)
+    assert "code" in answered(later.open())
 
 
 def test_an_account_without_rights_there_is_sent_back_with_that_answer(

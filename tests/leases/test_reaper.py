@@ -9,6 +9,7 @@ from dataclasses import replace
 import psycopg2
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 from gateway import worker
@@ -24,7 +25,7 @@ from gateway.leases.views import LeaseRequest
 from tests.dispatch.dispatching import until
 from tests.jobs import making
 from tests.leases.asking import ACTOR, Desk, asked, connected, wanted
-from tests.parts import free_port
+from tests.parts import Databases, free_port
 
 
 def works(found: Connection) -> bool:
@@ -186,6 +187,24 @@ def test_a_failed_issue_is_unavailable_and_is_cleared_up(desk: Desk) -> None:
     with pytest.raises(ResourceUnavailableError):
         away(desk).issue(request, actor=ACTOR)
     assert reaper.turn(desk.lending).revoked == 1
+
+
+def test_a_database_that_is_away_gives_no_lease_and_delays_only_the_end_of_others(
+    desk: Desk, databases: Databases, database_url: str
+) -> None:
+    job, other = desk.running(), desk.running("globex", "weather")
+    lease, found = desk.ask(job)
+    desk.move(job, "succeeded")
+    with databases.away(database_url):
+        with pytest.raises(OperationalError):
+            desk.ask(other)
+        with pytest.raises(OperationalError):
+            reaper.turn(desk.lending)
+        assert works(found)
+    assert held(desk) == [lease.id]
+    assert reaper.turn(desk.lending).revoked == 1
+    assert not works(found)
+    assert held(desk) == []
 
 
 def test_a_lease_that_cannot_be_revoked_is_listed_counted_and_ends_when_it_can(
