@@ -1,40 +1,26 @@
 """Speaks LDAP: searches on a few kept connections, each password on a connection of its own.
 
-With ``entries`` the only module that imports ldap3. What ldap3 2.9 does by itself and must not do here: bind
-anonymously for an empty name, reuse a connection's password for another name, follow referrals
-with the service password, skip TLS verification, wait for ever.
+``binding`` says how each is made.
 """
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Literal
 
-from ldap3 import (
-    BASE,
-    DEREF_NEVER,
-    LEVEL,
-    NONE,
-    SAFE_SYNC,
-    SIMPLE,
-    SUBTREE,
-    Connection,
-    Server,
-    Tls,
-)
-from ldap3.core.exceptions import LDAPException, LDAPSASLPrepError
+from ldap3 import BASE, DEREF_NEVER, LEVEL, SUBTREE, Connection
+from ldap3.core.exceptions import LDAPSASLPrepError
 from ldap3.protocol.sasl.sasl import sasl_prep
 from ldap3.utils.conv import escape_filter_chars
 
 from gateway import logs, settings
 from gateway.identity import scopes
 from gateway.identity.accounts import DirectoryUnavailableError
-from gateway.identity.endpoint import Endpoint
+from gateway.identity.binding import Binder, drop
 from gateway.identity.lookup import Found, Lookup, Search
 
 _SUCCESS, _SIZE_LIMIT, _NO_SUCH_OBJECT = 0, 4, 32
@@ -64,9 +50,7 @@ class Directory(Lookup):
         """
         super().__init__(config)
         scopes.check(roles)
-        self._endpoint = Endpoint.of(config)
-        self._seconds = max(1, int(config.timeout_seconds))
-        self._tls = VerifiedTls(self._endpoint)
+        self._binder = Binder(config)
         self._slots = threading.BoundedSemaphore(config.pool_size)
         self._idle: deque[Connection] = deque()
 
@@ -90,7 +74,7 @@ class Directory(Lookup):
     def bind(self, dn: str, password: str) -> bool:
         """Say whether the directory takes a password, on a connection made for this alone."""
         with self._slot():
-            connection, code = self._connect(dn, password)
+            connection, code = self._binder.connect(dn, password)
             drop(connection)
         if code != _SUCCESS and code not in _REFUSED:
             log.warning("directory_bind_failed", code=code)
@@ -108,7 +92,7 @@ class Directory(Lookup):
                     # Cut while idle, as the others then are too. A silent server is not asked
                     # twice: the caller would wait twice.
                     self.close()
-                    if time.monotonic() - started >= self._seconds:
+                    if time.monotonic() - started >= self._binder.seconds:
                         raise
             return self._search(self._searcher(), search)
 
@@ -134,7 +118,7 @@ class Directory(Lookup):
                 dereference_aliases=DEREF_NEVER,
                 attributes=list(search.wanted),
                 size_limit=search.limit,
-                time_limit=self._seconds,
+                time_limit=self._binder.seconds,
             )
         except BaseException:
             drop(connection)
@@ -159,54 +143,16 @@ class Directory(Lookup):
 
     def _searcher(self) -> Connection:
         password = self.config.bind_password.get_secret_value()
-        connection, code = self._connect(self.config.bind_dn, password)
+        connection, code = self._binder.connect(self.config.bind_dn, password)
         if code != _SUCCESS:
             drop(connection)
             log.error("directory_refuses_bind_dn", code=code)
             raise DirectoryUnavailableError
         return connection
 
-    def _connect(self, dn: str, password: str) -> tuple[Connection, int]:
-        # Bytes are sent as they are; text ldap3 would prepare a second time.
-        secret: Any = password.encode()
-        if not (dn and secret):
-            message = "such a bind would be anonymous"
-            raise ValueError(message)
-        connection = Connection(
-            self._server(),
-            user=dn,
-            password=secret,
-            authentication=SIMPLE,
-            client_strategy=SAFE_SYNC,
-            auto_referrals=False,
-            check_names=False,
-            read_only=True,
-            receive_timeout=self._seconds,
-        )
-        try:
-            connection.open(read_server_info=False)
-            if not self._endpoint.tls_first:
-                connection.start_tls(read_server_info=False)
-            _, result, _, _ = connection.bind(read_server_info=False)
-        except BaseException:
-            drop(connection)
-            raise
-        return connection, result["result"]
-
-    def _server(self) -> Server:
-        # A new one each time: after a failure ldap3 takes a shared one for dead for seconds.
-        return Server(
-            self._endpoint.host,
-            port=self._endpoint.port,
-            use_ssl=self._endpoint.tls_first,
-            tls=self._tls,
-            get_info=NONE,
-            connect_timeout=self._seconds,
-        )
-
     @contextmanager
     def _slot(self) -> Iterator[None]:
-        if not self._slots.acquire(timeout=self._seconds / 2):
+        if not self._slots.acquire(timeout=self._binder.seconds / 2):
             log.warning("directory_busy")
             raise DirectoryUnavailableError
         try:
@@ -221,39 +167,8 @@ class Directory(Lookup):
             self._slots.release()
 
 
-class VerifiedTls(Tls):
-    """Wraps sockets by a context of the standard library, which checks chain and host name.
-
-    ldap3's own builds a context for every connection (tens of milliseconds) and sends no SNI.
-    """
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(validate=ssl.CERT_REQUIRED)
-        self._endpoint = endpoint
-
-    def wrap_socket(
-        self,
-        connection: Connection,
-        do_handshake: bool = False,  # noqa: FBT001, FBT002 - ldap3's signature
-    ) -> None:
-        """Start TLS on a connection's socket; ldap3 calls this for ldaps and for StartTLS."""
-        connection.socket = self._endpoint.context.wrap_socket(
-            connection.socket,
-            server_hostname=self._endpoint.host,
-            do_handshake_on_connect=do_handshake,
-        )
-
-
 def _values(raw: Mapping[str, Sequence[bytes]]) -> dict[str, list[str]]:
     return {
         name.lower(): [value.decode("utf-8", "replace") for value in found]
         for name, found in raw.items()
     }
-
-
-def drop(connection: Connection) -> None:
-    """Close a connection, whatever state it is in."""
-    with suppress(LDAPException, OSError):
-        connection.unbind()
-    if connection.socket is not None:
-        connection.socket.close()

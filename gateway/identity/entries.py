@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ldap3 import LEVEL, NONE, SAFE_SYNC, SIMPLE, Connection, Server
+from ldap3 import LEVEL
 from ldap3.utils.dn import escape_rdn
 
 from gateway import settings
 from gateway.identity.accounts import DirectoryUnavailableError
-from gateway.identity.directory import VerifiedTls, drop
-from gateway.identity.endpoint import Endpoint
+from gateway.identity.binding import Binder, drop
 
 REFRESH = "1.3.6.1.4.1.1466.101.119.1"
 CLASSES = ["account", "simpleSecurityObject", "dynamicObject"]
@@ -35,10 +34,9 @@ class Entries:
     """
 
     def __init__(self, config: settings.Ldap, bind_dn: str, password: str, base: str) -> None:
-        self.endpoint = Endpoint.of(config)
-        self._tls = VerifiedTls(self.endpoint)
-        self._seconds = max(1, int(config.timeout_seconds))
-        self._account = (bind_dn, password.encode())
+        self._binder = Binder(config)
+        self.endpoint = self._binder.endpoint
+        self._account = (bind_dn, password)
         self._base = base
 
     def dn(self, client: str, name: str) -> str:
@@ -101,31 +99,10 @@ class Entries:
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
-        server = Server(
-            self.endpoint.host,
-            port=self.endpoint.port,
-            use_ssl=self.endpoint.tls_first,
-            tls=self._tls,
-            get_info=NONE,
-            connect_timeout=self._seconds,
-        )
-        user, secret = self._account
-        password: Any = secret
-        connection = Connection(
-            server,
-            user=user,
-            password=password,
-            authentication=SIMPLE,
-            client_strategy=SAFE_SYNC,
-            auto_referrals=False,
-            check_names=False,
-            receive_timeout=self._seconds,
-        )
+        connection = None
         try:
-            connection.open(read_server_info=False)
-            if not self.endpoint.tls_first:
-                connection.start_tls(read_server_info=False)
-            _require(connection.bind(read_server_info=False), _SUCCESS)
+            connection, code = self._binder.connect(*self._account, is_read_only=False)
+            _accept(code, _SUCCESS)
             yield connection
         except DirectoryUnavailableError:
             raise
@@ -133,7 +110,8 @@ class Entries:
             # ldap3 also lets TypeError and others out when a server goes away halfway.
             raise DirectoryUnavailableError from error
         finally:
-            drop(connection)
+            if connection is not None:
+                drop(connection)
 
 
 def _children(connection: Any, base: str, what: str) -> list[dict[str, Any]]:
@@ -161,5 +139,9 @@ def _element(tag: int, content: bytes) -> bytes:
 
 
 def _require(answer: Any, *accepted: int) -> None:
-    if answer[1]["result"] not in accepted:
+    _accept(answer[1]["result"], *accepted)
+
+
+def _accept(code: int, *accepted: int) -> None:
+    if code not in accepted:
         raise DirectoryUnavailableError

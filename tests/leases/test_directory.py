@@ -12,7 +12,7 @@ from ldap3 import MODIFY_REPLACE, NONE, SAFE_SYNC, SUBTREE, Server, Tls
 from ldap3 import Connection as Bound
 
 from deploy.local.directory import Directory as DirectoryServer
-from gateway.identity.directory import drop
+from gateway.identity.binding import drop
 from gateway.identity.entries import REFRESH, _refresh_request
 from gateway.leases.resources.directory import DirectoryAccounts
 from gateway.leases.resources.driver import Connection, Purpose, ResourceUnavailableError
