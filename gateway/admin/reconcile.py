@@ -1,13 +1,15 @@
 """Compares the landing zone with the ledger, reports, and on demand adopts or sets aside.
 
 Nothing that the ledger does not know is ever deleted, and nothing is sealed or triggered here.
+Only what sets a file aside speaks to the landing zone with a batch locked: no upload may write down
+meanwhile that the file is its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Row, Select, func, select, tuple_, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway.admin.views import Finding, Reconciliation
@@ -16,6 +18,7 @@ from gateway.batches.model import Batch, File
 from gateway.landing.zone import BatchPath, Landed, Zone
 
 LIVE = ("open", "sealed")
+PAGE = 1000
 
 
 def run(sessions: sessionmaker[Session], zone: Zone, *, repair: bool, actor: str) -> Reconciliation:
@@ -32,8 +35,8 @@ def run(sessions: sessionmaker[Session], zone: Zone, *, repair: bool, actor: str
     for landed in zone.walk():
         checked += 1
         findings += _published(sessions, zone, landed, repair=repair)
+    findings += _rows(sessions, zone, repair=repair)
     with sessions.begin() as session:
-        findings += _rows(session, zone, repair=repair)
         findings += _counters(session, repair=repair)
         if findings:
             trail.record(
@@ -78,21 +81,52 @@ def _published(
         yield Finding(kind=kind, subject=subject, done=done)
 
 
-def _rows(session: Session, zone: Zone, *, repair: bool) -> Iterator[Finding]:
-    query = (
-        select(File, Batch.client, Batch.project)
-        .join(Batch, Batch.id == File.batch_id)
-        .where(File.state == "complete", Batch.state.in_(LIVE))
-    )
-    for file, client, project in session.execute(query).all():
-        size = _size(zone, BatchPath(client, project, file.batch_id), file.name)
-        if size == file.size_bytes:
+def _rows(sessions: sessionmaker[Session], zone: Zone, *, repair: bool) -> Iterator[Finding]:
+    for row in _complete(sessions):
+        size = _size(zone, BatchPath(row.client, row.project, row.batch_id), row.name)
+        if size == row.size_bytes:
             continue
         kind = "file-lost" if size is None else "file-changed"
-        if repair:
-            file.state = "error"
+        with sessions.begin() as session:
+            if not _stands(session, row, repair=repair):
+                continue
         done = "marked as error" if repair else None
-        yield Finding(kind=kind, subject=f"{file.batch_id}/{file.name}", done=done)
+        yield Finding(kind=kind, subject=f"{row.batch_id}/{row.name}", done=done)
+
+
+Complete = Row[str, str, str, int | None, str, str]
+
+
+def _complete(sessions: sessionmaker[Session]) -> Iterator[Complete]:
+    """Return the complete files of live batches, a page in each transaction."""
+    query = (
+        select(File.batch_id, File.name, File.upload, File.size_bytes, Batch.client, Batch.project)
+        .join(Batch, Batch.id == File.batch_id)
+        .where(File.state == "complete", Batch.state.in_(LIVE))
+        .order_by(File.batch_id, File.name)
+        .limit(PAGE)
+    )
+    last = ("", "")
+    while True:
+        with sessions.begin() as session:
+            page = session.execute(query.where(tuple_(File.batch_id, File.name) > last)).all()
+        yield from page
+        if len(page) < PAGE:
+            return
+        last = (page[-1].batch_id, page[-1].name)
+
+
+def _stands(session: Session, row: Complete, *, repair: bool) -> bool:
+    """Say whether a row that was looked at is still the same file's; mark it on demand."""
+    ended = select(Batch.state).where(Batch.id == row.batch_id).with_for_update(key_share=True)
+    if session.scalars(ended).one_or_none() not in LIVE:
+        return False
+    file = session.get(File, (row.batch_id, row.name))
+    if file is None or (file.state, file.upload) != ("complete", row.upload):
+        return False
+    if repair:
+        file.state = "error"
+    return True
 
 
 def _size(zone: Zone, batch: BatchPath, name: str) -> int | None:

@@ -101,6 +101,22 @@ def test_a_row_whose_bytes_are_not_there_is_marked_and_can_be_sent_again(
     assert acme.seal(batch).status_code == 202
 
 
+def test_rows_are_looked_at_a_page_at_a_time(
+    acme: Sender, globex: Sender, books: Books, looked: Looked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "PAGE", 2)
+    lost = []
+    for sender in (acme, globex):
+        batch = sender.batch()
+        for name in ("a", "b", "c"):
+            assert sender.put(batch, name).status_code == 201
+        for name in ("a", "c"):
+            next(books.root.glob(f"*/*/{batch}/files/{name}")).unlink()
+            lost.append(("file-lost", f"{batch}/{name}", "marked as error"))
+    assert looked(repair=True) == sorted(lost)
+    assert looked() == []
+
+
 def test_wrong_counters_are_corrected(
     acme: Sender, services: Services, books: Books, looked: Looked
 ) -> None:
