@@ -1,67 +1,62 @@
-"""Reads a project's data contract (Open Data Contract Standard v3) and refuses an impossible one.
+"""Reads a project's data contract (Open Data Contract Standard v3.0 or v3.1) and refuses an impossible one.
 
-Only what a pipeline acts upon is looked at; the rest of the standard passes through unread.
+Only what a pipeline acts upon is looked at; the rest of the standard passes through unread. What it
+acts upon is honoured or refused here, at its place in the document: never left to the first
+delivery.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator
-from typing import Any, Literal, Self
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
-LogicalType = Literal[
-    "string", "integer", "number", "boolean", "date", "timestamp", "time", "object", "array"
-]
+from gateway.errors import Fault
+from gateway.onboarding import columns, rules
+
+LogicalType = Literal["string", "integer", "number", "boolean", "date", "timestamp"]
 TABLE_NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
 COLUMN_NAME = r"^[^\x00-\x1f ,;{}()=/\\\"']{1,128}$"
 # What the pipeline adds to every row to say where it came from.
 LINEAGE = frozenset({"_batch_id", "_file", "_line"})
-# Which options of ODCS's logicalTypeOptions say something about which type.
-_OPTIONS = {
-    "string": {"minLength", "maxLength", "pattern", "format"},
-    "integer": {
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-        "multipleOf",
-        "format",
-    },
-    "date": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "format"},
-    "boolean": set[str](),
-}
-_OPTIONS["number"] = _OPTIONS["integer"]
-_OPTIONS["timestamp"] = _OPTIONS["date"] | {"timezone", "defaultTimezone"}
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+class CustomProperty(_Part):
+    """What the standard leaves to its users; ``files`` and ``naTokens`` mean something here."""
+
+    property: str
+    value: Any = None
+
+
 class Property(_Part):
     """One column."""
 
     name: str = Field(pattern=COLUMN_NAME)
-    logicalType: LogicalType | None = None  # noqa: N815 - the standard's own spelling
-    required: bool = False
-    unique: bool = False
-    primaryKey: bool = False  # noqa: N815
-    logicalTypeOptions: dict[str, Any] = {}  # noqa: N815
+    physicalName: str | None = None  # noqa: N815 - the standard's own spelling
+    logicalType: LogicalType  # noqa: N815
+    required: StrictBool = False
+    unique: StrictBool = False
+    primaryKey: StrictBool = False  # noqa: N815
+    primaryKeyPosition: StrictInt | None = None  # noqa: N815
+    logicalTypeOptions: dict[str, Any] | None = None  # noqa: N815
+    quality: list[Any] | None = None
+    customProperties: list[CustomProperty] | None = None  # noqa: N815
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.name in LINEAGE:
-            message = f"{self.name} is kept for where a row came from"
-            raise ValueError(message)
-        if self.logicalType in {"time", "object", "array"}:
-            message = f"{self.logicalType} columns are not taken; use string"
-            raise ValueError(message)
-        for problem in _option_problems(self.logicalType or "string", self.logicalTypeOptions):
-            raise ValueError(problem)
-        return self
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the options of its type."""
+        return self.logicalTypeOptions or {}
+
+    @property
+    def headings(self) -> set[str]:
+        """Return the names that a file may give it."""
+        return {self.name, self.physicalName or self.name}
 
 
 class SchemaObject(_Part):
@@ -69,65 +64,123 @@ class SchemaObject(_Part):
 
     name: str = Field(pattern=TABLE_NAME)
     properties: list[Property] = Field(min_length=1, max_length=2000)
+    quality: list[Any] | None = None
+    customProperties: list[CustomProperty] | None = None  # noqa: N815
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        _refuse_repeated("column", (each.name for each in self.properties))
-        return self
+    @property
+    def files(self) -> set[str]:
+        """Return the patterns of its files' names."""
+        given = [each.value for each in self.customProperties or () if each.property == "files"]
+        return set(_texts(given[-1])) if given else set()
 
 
 class Contract(_Part):
     """The parts of an ODCS document that a delivery is held to."""
 
-    apiVersion: str = Field(pattern=r"^v3\.\d+\.\d+$")  # noqa: N815
+    apiVersion: str = Field(pattern=r"^v3\.[01]\.\d+$")  # noqa: N815
     kind: Literal["DataContract"]
     id: str = Field(min_length=1)
     version: str = Field(min_length=1)
     status: str = Field(min_length=1)
     schema_: list[SchemaObject] = Field(alias="schema", min_length=1, max_length=100)
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        _refuse_repeated("table", (each.name for each in self.schema_))
-        return self
 
-
-def _refuse_repeated(what: str, names: Iterator[str]) -> None:
-    for name, count in Counter(each.lower() for each in names).items():
-        if count > 1:
-            message = f"the {what} {name} is there {count} times"
-            raise ValueError(message)
-
-
-def _option_problems(logical_type: str, options: dict[str, Any]) -> Iterator[str]:
-    for name in options.keys() - _OPTIONS[logical_type]:
-        yield f"{name} says nothing about a {logical_type}"
-    for low, high in (
-        ("minimum", "maximum"),
-        ("minLength", "maxLength"),
-        ("exclusiveMinimum", "exclusiveMaximum"),
-    ):
-        least, most = options.get(low), options.get(high)
-        if least is not None and most is not None and _above(least, most):
-            yield f"{low} {least} is above {high} {most}: no value can be right"
-    if "pattern" in options:
-        yield from _pattern_problems(str(options["pattern"]))
-
-
-def _above(least: Any, most: Any) -> bool:
+def faults(document: Any) -> list[Fault]:
+    """Return what is wrong with a contract; each pointer is the path into it, parts by ``/``."""
     try:
-        return bool(least > most)
-    except TypeError:
-        return True
+        contract = Contract.model_validate(document)
+    except ValidationError as error:
+        return of_validation(error)
+    return list(_of_contract(contract))
 
 
-def _pattern_problems(pattern: str) -> Iterator[str]:
-    # The pipeline's expressions run in linear time: they know no look-around, no back-reference.
-    if re.search(r"\(\?<?[=!]|\\[1-9]", pattern):
-        yield "the pattern looks around or refers back, which is not supported"
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        yield f"the pattern is not a regular expression: {error}"
-    except (OverflowError, RecursionError):
-        yield "the pattern is not a regular expression: it repeats or nests too much"
+def of_validation(error: ValidationError, prefix: str = "") -> list[Fault]:
+    """Return what a model has refused."""
+    return [
+        Fault(
+            prefix + "/".join(str(part) for part in each["loc"]),
+            each["msg"].removeprefix("Value error, "),
+            each["type"],
+        )
+        for each in error.errors(include_url=False, include_input=False)
+    ]
+
+
+def _of_contract(contract: Contract) -> Iterator[Fault]:
+    tables = contract.schema_
+    yield from _repeated("schema", "table", (each.name for each in tables))
+    for number, table in enumerate(tables):
+        yield from _of_table(f"schema/{number}", table)
+    for (_, one), (number, other) in combinations(enumerate(tables), 2):
+        if _are_alike(one, other):
+            detail = f"its files cannot be told from those of {one.name}: name them by `files`"
+            yield Fault(f"schema/{number}", detail, "contradiction")
+
+
+def _of_table(place: str, table: SchemaObject) -> Iterator[Fault]:
+    names = [each.name for each in table.properties]
+    yield from _repeated(f"{place}/properties", "column", names)
+    yield from _custom(place, table.customProperties)
+    keys = [each for each in table.properties if each.primaryKey]
+    seen: set[int] = set()
+    headings: set[str] = set()
+    for number, column in enumerate(table.properties):
+        here = f"{place}/properties/{number}"
+        yield from _of_column(here, column, is_only_key=keys == [column])
+        if column.headings & headings:
+            detail = f"another column may be called {min(column.headings & headings)} as well"
+            yield Fault(f"{here}/physicalName", detail, "contradiction")
+        headings |= column.headings
+        if column.primaryKey and column.primaryKeyPosition is not None:
+            if column.primaryKeyPosition in seen:
+                detail = "another column has this place in the primary key"
+                yield Fault(f"{here}/primaryKeyPosition", detail, "contradiction")
+            seen.add(column.primaryKeyPosition)
+    yield from rules.faults(f"{place}/quality", table.quality, rules.Of(names))
+
+
+def _of_column(place: str, column: Property, *, is_only_key: bool) -> Iterator[Fault]:
+    if column.name in LINEAGE:
+        detail = f"{column.name} is kept for where a row came from"
+        yield Fault(f"{place}/name", detail, "contract")
+    yield from _custom(place, column.customProperties)
+    kind = columns.kind_of(column.logicalType, column.options)
+    wrong = list(columns.faults(f"{place}/logicalTypeOptions", kind, column.options))
+    yield from wrong
+    of = rules.Of(
+        [column.name],
+        kind,
+        {} if wrong else column.options,
+        takes_null=not (column.required or column.primaryKey),
+        repeats=not (column.unique or is_only_key),
+    )
+    yield from rules.faults(f"{place}/quality", column.quality, of)
+
+
+def _custom(place: str, given: list[CustomProperty] | None) -> Iterator[Fault]:
+    for number, each in enumerate(given or ()):
+        values = each.value if isinstance(each.value, list) else [each.value]
+        is_text = each.value is None or all(isinstance(value, str) for value in values)
+        if each.property in {"files", "naTokens"} and not is_text:
+            detail = "must be a text or a list of texts"
+            yield Fault(f"{place}/customProperties/{number}/value", detail, "contract")
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(each) for each in (value if isinstance(value, list) else [value]) if each]
+
+
+def _are_alike(one: SchemaObject, other: SchemaObject) -> bool:
+    """Say whether a file may fit two tables: its name tells no difference, nor do its columns."""
+    if one.files and other.files and not one.files & other.files:
+        return False
+    return {each.name for each in one.properties} == {each.name for each in other.properties}
+
+
+def _repeated(place: str, what: str, names: Iterable[str]) -> Iterator[Fault]:
+    seen: dict[str, int] = {}
+    for number, name in enumerate(each.casefold() for each in names):
+        if name in seen:
+            detail = f"the {what} {name} is there twice"
+            yield Fault(f"{place}/{number}/name", detail, "contradiction")
+        seen[name] = number

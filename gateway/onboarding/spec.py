@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from gateway.clients.limits import Limits
 from gateway.errors import Fault, GatewayError
-from gateway.onboarding.contracts import Contract
+from gateway.onboarding import contracts
 from gateway.onboarding.quantities import Retention, SizeBytes
 
 CLIENT_NAME = r"^[a-z][a-z0-9-]{1,30}$"
@@ -124,14 +124,15 @@ def parse(document: Any) -> ClientSpec:
     try:
         spec = ClientSpec.model_validate(document)
     except ValidationError as error:
-        raise SpecError(errors=_faults(error)) from None
+        raise SpecError(errors=contracts.of_validation(error)) from None
     for name, project in spec.projects.items():
         if not re.fullmatch(PROJECT_NAME, name):
             faults.append(Fault(f"projects/{name}", "a project's name is a-z, 0-9, - and _"))
-        try:
-            Contract.model_validate(project.contract)
-        except ValidationError as error:
-            faults += _faults(error, f"projects/{name}/contract/")
+        prefix = f"projects/{name}/contract/"
+        faults += [
+            Fault(prefix + each.pointer, each.detail, each.code)
+            for each in contracts.faults(project.contract)
+        ]
         faults += _wider(spec.limits, name, project.limits)
     if faults:
         raise SpecError(errors=faults)
@@ -217,14 +218,3 @@ def _placed(origins: dict[tuple[str, ...], _Source], fault: Fault) -> Fault:
     nearest = max((each for each in origins if where[: len(each)] == each), key=len)
     place = origins[nearest].place(where[len(nearest) :])
     return Fault(place, f"{'.'.join(where)}: {fault.detail}", fault.code)
-
-
-def _faults(error: ValidationError, prefix: str = "") -> list[Fault]:
-    return [
-        Fault(
-            prefix + "/".join(str(part) for part in each["loc"]),
-            each["msg"].removeprefix("Value error, "),
-            each["type"],
-        )
-        for each in error.errors(include_url=False, include_input=False)
-    ]

@@ -90,38 +90,6 @@ def test_an_impossible_file_is_refused_where_it_is_wrong(
     assert pointer in [fault.pointer for fault in refused.value.errors]
 
 
-@pytest.mark.parametrize(
-    ("column", "says"),
-    [
-        ({"logicalType": "magic"}, "Input should be"),
-        ({"logicalType": "integer", "logicalTypeOptions": {"pattern": "x"}}, "says nothing"),
-        (
-            {"logicalType": "integer", "logicalTypeOptions": {"minimum": 9, "maximum": 1}},
-            "no value can be right",
-        ),
-        ({"logicalType": "string", "logicalTypeOptions": {"pattern": "("}}, "regular expression"),
-        ({"logicalType": "string", "logicalTypeOptions": {"pattern": "a(?!b)"}}, "looks around"),
-        ({"logicalType": "array"}, "not taken"),
-        ({"name": "_line", "logicalType": "string"}, "is kept for"),
-        ({"name": "a b", "logicalType": "string"}, "String should match pattern"),
-    ],
-)
-def test_a_contract_that_contradicts_itself_is_refused(column: dict[str, Any], says: str) -> None:
-    contract = copy.deepcopy(CONTRACT)
-    contract["schema"][0]["properties"].append({"name": "extra", **column})
-    with pytest.raises(SpecError) as refused:
-        spec.parse(document(projects={"flights": {"contract": contract}}))
-    assert any(says in fault.detail for fault in refused.value.errors)
-
-
-def test_repeated_columns_and_tables_are_refused() -> None:
-    contract = copy.deepcopy(CONTRACT)
-    contract["schema"][0]["properties"].append({"name": "ID", "logicalType": "string"})
-    with pytest.raises(SpecError) as refused:
-        spec.parse(document(projects={"flights": {"contract": contract}}))
-    assert "id is there 2 times" in refused.value.errors[0].detail
-
-
 def test_the_line_of_a_fault_is_named_in_the_file_that_holds_it(tmp_path: Path) -> None:
     contract = copy.deepcopy(CONTRACT)
     contract["schema"][0]["properties"][1]["logicalType"] = "magic"
