@@ -1,5 +1,6 @@
 # Everything a developer runs. PORT_BASE=n moves every port; EXIT=1 ends the demo when it is done.
-# BENCH_ROUNDS, BENCH_BYTES, BENCH_FILES, BENCH_HUGE_BYTES and BENCH_SEALS choose how much is measured.
+# BENCH_ROUNDS, BENCH_BYTES, BENCH_FILES, BENCH_HUGE_BYTES, BENCH_SEALS and BENCH_YEARS
+# choose how much is measured.
 PYTHON ?= python3.11
 BIN := .run/gateway-env/bin
 PYTEST_ARGS ?=
@@ -9,12 +10,12 @@ AIRFLOW_TESTS ?= $(wildcard tests/pipeline tests/dags tests/auth_manager)
 DEMO := STACK_DIR=$(CURDIR)/.run/demo
 each_stack = if [ -x $(BIN)/python ]; then \
 	$(BIN)/python -m deploy.local $(1) && $(DEMO) $(BIN)/python -m deploy.local $(1); fi
-export PORT_BASE EXIT BENCH_ROUNDS BENCH_BYTES BENCH_FILES BENCH_HUGE_BYTES BENCH_SEALS
+export PORT_BASE EXIT BENCH_ROUNDS BENCH_BYTES BENCH_FILES BENCH_HUGE_BYTES BENCH_SEALS BENCH_YEARS
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test test-gateway test-airflow test-s3 lint lint-types lint-ruff \
 	lint-contracts lock clean bootstrap bench bench-peers bench-large bench-streams bench-small \
-	bench-memory bench-latency bench-trigger
+	bench-memory bench-latency bench-trigger bench-pipeline
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -61,6 +62,10 @@ bench-large bench-streams bench-small bench-memory bench-latency: bench-peers # 
 
 bench-trigger: bootstrap ## measure the way from a seal to its run, and from the run's end to the job's
 	@STACK_DIR=$(CURDIR)/.run/bench-stack exec $(BIN)/python -u -m deploy.bench.trigger
+
+bench-pipeline: bench-peers ## measure the way from landed files to curated rows beside DuckDB and pandas
+	@$(PYTHON) -m deploy.local.dataset
+	@exec $(BIN)/python -u -m deploy.bench.pipeline
 
 bench-peers: bootstrap
 	@$(PYTHON) -m deploy.bench.install
