@@ -29,6 +29,11 @@ _DTYPES: dict[str, pl.DataType] = {
 }
 
 
+# Reading one takes far longer than finding it among those that were read before.
+_COSTLY = frozenset({"date", "timestamp"})
+_FEW_AMONG = 4
+
+
 def text_name(column: Column) -> str:
     """Name the frame's column that keeps the text of a value beside the value."""
     return f"\x1f{column.name}"
@@ -53,11 +58,23 @@ def normalize(frame: pl.DataFrame, table: Table, positions: dict[str, int]) -> p
         cleaned(pl.col(f"c{positions[column.name]}"), column).alias(text_name(column))
         for column in table.columns
     ]
-    typed = [
-        typed_value(pl.col(text_name(column)), column).alias(column.name)
-        for column in table.columns
-    ]
-    return frame.lazy().select(*texts, "_line").with_columns(typed).collect()
+    # Columns in pieces of different lengths are put together anew by each step that follows.
+    cleaned_texts = frame.rechunk().select(*texts, "_line")
+    typed = [_typed(cleaned_texts, column) for column in table.columns]
+    return cleaned_texts.with_columns(typed)
+
+
+def _typed(texts: pl.DataFrame, column: Column) -> pl.Expr | pl.Series:
+    """Read a column's texts; where many rows share few instants, each of those once."""
+    name = text_name(column)
+    value = typed_value(pl.col(name), column).alias(column.name)
+    if column.kind not in _COSTLY:
+        return value
+    text = texts[name]
+    if text.approx_n_unique() * _FEW_AMONG > texts.height:
+        return value
+    known = text.unique().to_frame().with_columns(value)
+    return text.to_frame().join(known, on=name, how="left", maintain_order="left")[column.name]
 
 
 def cleaned(text: pl.Expr, column: Column) -> pl.Expr:
