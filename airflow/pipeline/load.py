@@ -8,16 +8,22 @@ and an old attempt that wakes up late finds that it is old.
 
 from __future__ import annotations
 
+import errno
+import json
 import random
+import shutil
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from pipeline import normalize
 from pipeline.errors import DeliveryError
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 
     from pipeline.contract import Table
 
+PARTITION = "_batch_id"
 MAX_TRIES = 12
 MAX_WAIT_SECONDS = 5.0
 # The attempt under which a batch stands once another has taken its place.
@@ -70,7 +77,22 @@ class Rows:
         own = {c.name: normalize.dtype_of(c) for c in self.table.columns}
         return {**own, "_batch_id": pl.String(), "_file": pl.String(), "_line": pl.Int64()}
 
-    def reader(self) -> pa.RecordBatchReader:
+    def arrow_schema(self) -> pa.Schema:
+        """Give the same as Arrow has it."""
+        return pl.DataFrame(schema=self.schema()).to_arrow(compat_level=_PLAIN).schema
+
+    def require(self, found: int) -> None:
+        """See that the files hold as many rows as were counted.
+
+        Raises
+        ------
+        RuntimeError
+        """
+        if found != self.count:
+            msg = f"{found} rows are staged where {self.count} were counted"
+            raise RuntimeError(msg)
+
+    def reader(self, batch_id: str) -> pa.RecordBatchReader:
         """Stream the rows; a count that is not the promised one stops the write.
 
         Raises
@@ -78,18 +100,16 @@ class Rows:
         RuntimeError
             From the stream's end, so that nothing is committed.
         """
-        schema = pl.DataFrame(schema=self.schema()).to_arrow(compat_level=_PLAIN).schema
-        return pa.RecordBatchReader.from_batches(schema, self._batches(schema))
+        schema = self.arrow_schema()
+        return pa.RecordBatchReader.from_batches(schema, self._batches(schema, batch_id))
 
-    def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _batches(self, schema: pa.Schema, batch_id: str) -> Iterator[pa.RecordBatch]:
         seen = 0
-        rows = pl.scan_parquet(self.paths).select(list(self.schema()))
-        for frame in rows.collect_batches(maintain_order=True):
+        rows = pl.scan_parquet(self.paths).with_columns(_batch_id=pl.lit(batch_id))
+        for frame in rows.select(list(self.schema())).collect_batches(maintain_order=True):
             seen += frame.height
             yield from frame.to_arrow(compat_level=_PLAIN).cast(schema).to_batches()
-        if seen != self.count:
-            msg = f"{seen} rows are staged where {self.count} were counted"
-            raise RuntimeError(msg)
+        self.require(seen)
 
 
 _PLAIN = pl.CompatLevel.oldest()
@@ -136,6 +156,9 @@ def _check_schema(table: DeltaTable, rows: Rows) -> None:
 def replace_batch(path: Path, rows: Rows, commit: Commit) -> None:
     """Put a batch's rows in the place of those it had, atomically.
 
+    The staged files themselves become the table's: nothing is written twice. Only where the table
+    lacks a column of the contract are the rows written anew, by a writer that knows how to add it.
+
     Raises
     ------
     DeliveryError
@@ -147,20 +170,106 @@ def replace_batch(path: Path, rows: Rows, commit: Commit) -> None:
 
     def attempt() -> None:
         table = _open(path)
-        if table is not None:
-            _check_attempt(table, commit)
-            _check_schema(table, rows)
-        write_deltalake(
-            table if table is not None else str(path),
-            rows.reader(),
-            mode="overwrite",
-            predicate=commit.predicate,
-            schema_mode="merge",
-            partition_by=["_batch_id"],
-            commit_properties=commit.properties(),
-        )
+        if table is None:
+            _create(path, rows, commit)
+            return
+        _check_attempt(table, commit)
+        _check_schema(table, rows)
+        if rows.schema().keys() <= pl.scan_delta(table).collect_schema().keys():
+            _adopt(table, path, rows, commit)
+        else:
+            _write(table, rows, commit)
 
     _until_committed(attempt)
+
+
+def _create(path: Path, rows: Rows, commit: Commit) -> None:
+    create_table_with_add_actions(
+        str(path),
+        Schema.from_arrow(rows.arrow_schema()),
+        _added(path, rows, commit),
+        mode="error",
+        partition_by=[PARTITION],
+        commit_properties=commit.properties(),
+    )
+
+
+def _adopt(table: DeltaTable, path: Path, rows: Rows, commit: Commit) -> None:
+    table.create_write_transaction(
+        _added(path, rows, commit),
+        mode="overwrite",
+        schema=table.schema(),
+        partition_by=[PARTITION],
+        partition_filters=[(PARTITION, "in", list(commit.replaced))],
+        commit_properties=commit.properties(),
+    )
+
+
+def _write(table: DeltaTable, rows: Rows, commit: Commit) -> None:
+    write_deltalake(
+        table,
+        rows.reader(commit.batch_id),
+        mode="overwrite",
+        predicate=commit.predicate,
+        schema_mode="merge",
+        partition_by=[PARTITION],
+        commit_properties=commit.properties(),
+    )
+
+
+def _added(path: Path, rows: Rows, commit: Commit) -> list[AddAction]:
+    """Make staged files files of the table, under names of this try's own."""
+    place = f"{PARTITION}={commit.batch_id}"
+    (path / place).mkdir(parents=True, exist_ok=True)
+    found = [pq.read_metadata(source) for source in rows.paths]
+    rows.require(sum(each.num_rows for each in found))
+    mark = f"{commit.job_id}-{uuid.uuid4().hex}"
+    actions = []
+    for number, (source, metadata) in enumerate(zip(rows.paths, found, strict=True)):
+        name = f"{place}/{mark}-{number:05d}.parquet"
+        _place(source, path / name)
+        actions.append(
+            AddAction(
+                path=name,
+                size=source.stat().st_size,
+                partition_values={PARTITION: commit.batch_id},
+                modification_time=int(time.time() * 1000),
+                data_change=True,
+                stats=statistics_of(metadata),
+            )
+        )
+    return actions
+
+
+def _place(source: Path, target: Path) -> None:
+    """Give a staged file, which nobody changes any more, a second name; copy it where none can be."""
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
+            raise
+        shutil.copyfile(source, target)
+
+
+def statistics_of(metadata: pq.FileMetaData) -> str:
+    """Give what Delta keeps of a file, so that readers can pass over it: numbers of rows, ends.
+
+    Source: Delta Transaction Log Protocol, per-file statistics.
+    """
+    least: dict[str, int | float] = {}
+    most: dict[str, int | float] = {}
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            name, known = column.path_in_schema, column.statistics
+            is_number = column.physical_type in {"INT64", "DOUBLE"}
+            if not is_number or known is None or not known.has_min_max:
+                continue
+            if known.logical_type.type not in {"NONE", "INT"}:
+                continue
+            least[name] = min(least.get(name, known.min), known.min)
+            most[name] = max(most.get(name, known.max), known.max)
+    found = {"numRecords": metadata.num_rows, "minValues": least, "maxValues": most}
+    return json.dumps({**found, "nullCount": {}})
 
 
 def remove_batch(path: Path, commit: Commit) -> None:

@@ -127,7 +127,6 @@ class _ChunkWorker:
         name = f"{self.number:04d}-{len(self.parts):04d}.parquet"
         good.select(
             pl.all().exclude("_line"),
-            pl.lit(self.delivery.batch_id).alias("_batch_id"),
             pl.lit(self.chunk.file).alias("_file"),
             "_line",
         ).write_parquet(self.directory / name, compression="zstd", compression_level=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,6 @@ def staged(directory: Path, batch: str, attempt: int, count: int) -> Rows:
     numbers = pl.int_range(count, eager=True)
     pl.DataFrame({"flight": numbers, "carrier": pl.repeat("AA", count, eager=True)}).with_columns(
         delay=pl.lit(float(attempt)),
-        _batch_id=pl.lit(batch),
         _file=pl.lit("a.csv"),
         _line=numbers,
     ).write_parquet(path)
@@ -111,3 +111,54 @@ def test_memory_is_not_needed_for_a_table_that_has_no_rows(tmp_path: Path) -> No
     write(str(tmp_path), "bat_2", 1, 5)
     load.remove_batch(tmp_path / "flights", commit)
     assert DeltaTable(str(tmp_path / "flights")).version() == 0
+
+
+def test_staged_files_become_the_tables_own_and_outlive_what_was_staged(tmp_path: Path) -> None:
+    rows = staged(tmp_path, "bat_1", 1, 5)
+    load.replace_batch(tmp_path / "flights", rows, Commit("bat_1", 1, "job", ("bat_1",)))
+    table = DeltaTable(str(tmp_path / "flights"))
+    (file,) = [Path(each.removeprefix("file://")) for each in table.file_uris()]
+    assert file.samefile(rows.paths[0])
+    rows.paths[0].unlink()
+    assert pl.read_delta(table)["_batch_id"].to_list() == ["bat_1"] * 5
+    assert table.to_pyarrow_dataset().to_table().num_rows == 5
+
+
+def test_a_table_on_another_file_system_gets_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "another device")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    assert write(str(tmp_path), "bat_1", 1, 5) == "committed"
+    (tmp_path / "bat_1-1.parquet").write_bytes(b"")
+    assert pl.read_delta(str(tmp_path / "flights")).height == 5
+
+
+def test_what_a_file_holds_is_kept_beside_it_so_that_readers_pass_over_it(tmp_path: Path) -> None:
+    for number, count in ((1, 3), (2, 8)):
+        write(str(tmp_path), f"bat_{number}", 1, count)
+    table = DeltaTable(str(tmp_path / "flights"))
+    known = pl.DataFrame(table.get_add_actions(flatten=True)).sort("num_records")
+    assert known["num_records"].to_list() == [3, 8]
+    assert known["max.flight"].to_list() == [2, 7]
+    assert known["min.delay"].to_list() == [1.0, 1.0]
+    assert pl.scan_delta(table).filter(pl.col("flight") > 5).collect().height == 2
+
+
+def test_a_column_that_the_table_lacks_is_added_with_the_rows_that_have_it(tmp_path: Path) -> None:
+    write(str(tmp_path), "bat_1", 1, 2)
+    gate = {"name": "gate", "logicalType": "string"}
+    document = contract({"name": "flights", "properties": [*FLIGHTS, gate]})
+    rows = staged(tmp_path, "bat_2", 1, 2)
+    wider = pl.read_parquet(rows.paths[0]).with_columns(gate=pl.lit("A1"))
+    wider.write_parquet(rows.paths[0])
+    (table,) = read_contract(document).tables
+    commit = Commit("bat_2", 1, "job", ("bat_2",))
+    load.replace_batch(tmp_path / "flights", Rows(rows.paths, 2, table), commit)
+    found = pl.read_delta(str(tmp_path / "flights")).sort("_batch_id")
+    assert found["gate"].to_list() == [None, None, "A1", "A1"]
+    assert write(str(tmp_path), "bat_2", 2, 3) == "committed"
+    found = pl.read_delta(str(tmp_path / "flights")).sort("_batch_id")
+    assert found["gate"].to_list() == [None] * 5
