@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,3 +38,21 @@ class DeliveryError(Exception):
         self.detail = detail
         self.rejects = list(rejects)
         self.rows_rejected = rows_rejected
+
+
+# What storage says of itself; libraries that are not Python's keep the words alone.
+_STORAGE = {
+    errno.ENOSPC: ("No space left on device", "is full"),
+    errno.EDQUOT: ("Disk quota exceeded", "is full"),
+    errno.EROFS: ("Read-only file system", "cannot be written to"),
+    errno.EACCES: ("Permission denied", "cannot be written to"),
+    errno.EIO: ("Input/output error", "is failing"),
+}
+
+
+def platform_failure(error: BaseException) -> tuple[str, str]:
+    """Say as code and sentence what the platform could not do; its sender need not change a thing."""
+    for number, (words, state) in _STORAGE.items():
+        if getattr(error, "errno", None) == number or words in str(error):
+            return "storage-unavailable", f"the platform's storage {state}; the delivery is kept"
+    return "internal-error", "the platform could not do its part; the delivery is kept"

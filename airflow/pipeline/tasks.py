@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from pipeline.delivery import read_conf
-from pipeline.errors import DeliveryError
+from pipeline.errors import DeliveryError, platform_failure
 from pipeline.plan import label_of, make_plan
 from pipeline.process import process_group
 from pipeline.publish import publish_batch
@@ -164,9 +164,10 @@ def _reported(
         failure = {"code": error.code, "detail": printable(error.detail, MAX_DETAIL_CHARS)}
         gateway.progress(delivery.job_id, body_of(delivery, run, name, "failed", step, failure))
         raise
-    except Exception:
+    except Exception as error:
         if run.is_last_try:
-            failure = {"code": "internal-error", "detail": "the platform could not do its part"}
+            code, detail = platform_failure(error)
+            failure = {"code": code, "detail": detail}
             with contextlib.suppress(httpx.HTTPError, DeliveryError):
                 gateway.progress(
                     delivery.job_id, body_of(delivery, run, name, "failed", step, failure)
