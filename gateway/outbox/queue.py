@@ -7,11 +7,12 @@ that its claim is no longer the newest and changes nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Update, case, func, literal, select, text, true, update
+from sqlalchemy import Update, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -64,47 +65,49 @@ def claim(
     Lanes take turns, so that one client's thousand messages do not stand before another's one; and
     none takes every hand there is, so that a newcomer does not wait for one to be free.
     """
-    carried = case(busy, value=Message.lane, else_=0) if busy else literal(0)
-    due = (
-        select(
-            Message.id,
-            (
-                func.row_number().over(partition_by=Message.lane, order_by=Message.id) + carried
-            ).label("turn"),
-        )
-        .where(
-            Message.state == "pending",
-            Message.topic.in_(topics),
-            Message.available_at <= func.clock_timestamp(),
-        )
-        .subquery()
-    )
-    query = (
-        select(Message.id)
-        .join(due, due.c.id == Message.id)
-        # Checked again on the locked row: another worker may have claimed it in between.
-        .where(Message.state == "pending", Message.available_at <= func.clock_timestamp())
-        .where(true() if lane_width is None else due.c.turn <= lane_width)
-        .order_by(due.c.turn, Message.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True, of=Message)
-    )
-    ids = list(session.scalars(query))
-    taken = (
-        update(Message)
-        .where(Message.id.in_(ids))
-        .values(attempts=Message.attempts + 1, available_at=_in_seconds(claim_seconds))
-        .returning(
-            Message.id,
-            Message.topic,
-            Message.key,
-            Message.lane,
-            Message.payload,
-            Message.attempts,
-        )
-    )
-    claims = {row.id: Claim(*row) for row in session.execute(taken)} if ids else {}
-    return [claims[each] for each in ids if each in claims]
+    given = {
+        "topics": list(topics),
+        "busy": json.dumps(dict(busy or {})),
+        "width": lane_width,
+        "most": limit,
+        "seconds": float(claim_seconds),
+    }
+    taken = session.connection().exec_driver_sql(_CLAIM, given).all()
+    return [
+        Claim(id_, topic, key, lane, json.loads(payload), attempts)
+        for _, id_, topic, key, lane, payload, attempts in sorted(taken)
+    ]
+
+
+# One statement, planned once: a worker claims again each time that it has a hand free.
+_CLAIM = database.prepared(
+    """
+WITH due AS (
+    SELECT id, row_number() OVER (PARTITION BY lane ORDER BY id)
+        + coalesce((%(busy)s ->> lane)::integer, 0) AS turn
+    FROM outbox_message
+    WHERE state = 'pending' AND topic = ANY(%(topics)s) AND available_at <= clock_timestamp()
+), chosen AS (
+    SELECT message.id, due.turn
+    FROM outbox_message AS message JOIN due ON due.id = message.id
+    -- Checked again on the locked row: another worker may have claimed it in between.
+    WHERE message.state = 'pending' AND message.available_at <= clock_timestamp()
+        AND (%(width)s IS NULL OR due.turn <= %(width)s)
+    ORDER BY due.turn, message.id
+    LIMIT %(most)s
+    FOR UPDATE OF message SKIP LOCKED
+)
+UPDATE outbox_message AS message SET attempts = attempts + 1,
+    available_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+FROM chosen WHERE message.id = chosen.id
+RETURNING chosen.turn, message.id, topic, key, lane, payload::text, attempts
+""",
+    topics="text[]",
+    busy="jsonb",
+    width="integer",
+    most="integer",
+    seconds="double precision",
+)
 
 
 def settle(session: Session, claim: Claim) -> bool:
