@@ -87,3 +87,30 @@ def _is_disordered(data: pl.Series, delimiter: int) -> bool:
     returns = returns.filter(data.gather(returns + 1) == _CR)
     loose = (data.gather(returns + 2) != _LF).any()
     return bool(loose) or not after.is_in([delimiter, _LF, _CR, _QUOTE]).all()
+
+
+def is_balanced(text: bytes, end: int) -> bool:
+    """Tell whether every quote that opens in front of ``end`` is closed there."""
+    return text.count(b'"', 0, end) % 2 == 0
+
+
+def edges_of(text: bytes) -> set[int]:
+    """Give the bytes next to quotes that only a delimiter may be, in a text of whole rows.
+
+    Notes
+    -----
+    Ahead of an opening quote, and after a closing one, a line end or another quote is in order too.
+    """
+    data = _bytes_series(text)
+    quotes = (data == _QUOTE).arg_true().cast(pl.Int64)
+    opening, closing = quotes.gather_every(2), quotes.gather_every(2, offset=1)
+    before = set(data.gather(opening.filter(opening > 0) - 1).unique()) - {_LF, _QUOTE}
+    ends = closing.filter(closing < data.len() - 1)
+    after = set(data.gather(ends + 1).unique()) - {_LF, _QUOTE}
+    if _CR in after:
+        after.discard(_CR)
+        returns = ends.filter(data.gather(ends + 1) == _CR)
+        returns = returns.filter(returns < data.len() - 2)
+        if (data.gather(returns + 2) != _LF).any():
+            after.add(_CR)
+    return before | after

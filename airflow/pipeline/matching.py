@@ -39,6 +39,16 @@ def match(file: str, heading: list[str], contract: Contract, *, empty: bool) -> 
     return _refusal(heading, nearest)
 
 
+def match_names(file: str, names: list[str], contract: Contract) -> tuple[Match, list[str]]:
+    """Find the table of records that may leave names out; give all names that they may use."""
+    found = match(file, names, contract, empty=False)
+    if found.refusal != "missing-columns" or not names:
+        return found, names
+    missing = (found.refused_columns or "").split(", ")
+    completed = match(file, [*names, *missing], contract, empty=False)
+    return (found, names) if completed.table is None else (completed, [*names, *missing])
+
+
 def _is_named(file: str, table: Table) -> bool:
     name = file.rsplit("/", 1)[-1]
     return any(fnmatchcase(name, glob) or fnmatchcase(file, glob) for glob in table.files)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pipeline import delivery as deliveries
 from pipeline import plan as planning
-from pipeline.errors import DeliveryError
+from pipeline import reading
+from pipeline.limits import Limits
 from pipeline.normalize import normalize
-from pipeline.records import LineTooLongError, read_rows
 from pipeline.rejects import MAX_REJECTS_PER_PART, Reject
 from pipeline.staging import FileResult, Plan, fresh_dir, part_dir, replace_dir, write_json
-from pipeline.text import utf8_blocks
 from pipeline.validate import Judge
 
 if TYPE_CHECKING:
@@ -35,13 +33,15 @@ class Processed:
     rejects: list[Reject]
 
 
-def process_group(delivery: Delivery, plan: Plan, index: int) -> Processed:
+def process_group(
+    delivery: Delivery, plan: Plan, index: int, limits: Limits | None = None
+) -> Processed:
     """Process the chunks of one group; a second try replaces what the first one wrote.
 
     Raises
     ------
     DeliveryError
-        ``unreadable-file`` if a file stops being lines of text, ``invalid-contract``.
+        ``unreadable-file`` if a file turns out to be damaged, ``invalid-contract``.
     """
     contract = planning.read_project_contract(plan.contract)
     final = part_dir(delivery, index)
@@ -50,7 +50,7 @@ def process_group(delivery: Delivery, plan: Plan, index: int) -> Processed:
     rejects: list[Reject] = []
     judges = {table.name: Judge(table) for table in contract.tables}
     for number, chunk in enumerate(plan.groups[index]):
-        worker = _ChunkWorker(delivery, judges, chunk, working, number)
+        worker = _ChunkWorker(delivery, judges, chunk, working, number, limits or Limits())
         results.append(worker.run(room=MAX_REJECTS_PER_PART - len(rejects)))
         rejects += worker.rejects
     write_json(working / "result.json", [asdict(result) for result in results])
@@ -69,12 +69,14 @@ class _ChunkWorker:
         chunk: Chunk,
         directory: Path,
         number: int,
+        limits: Limits,
     ) -> None:
         self.delivery = delivery
         self.judges = judges
         self.chunk = chunk
         self.directory = directory
         self.number = number
+        self.limits = limits
         self.read = self.rejected = 0
         self.rejects: list[Reject] = []
         self.parts: list[str] = []
@@ -107,16 +109,8 @@ class _ChunkWorker:
             self._write(judged.good)
 
     def _rows(self) -> Iterator[Rows]:
-        chunk = self.chunk
-        if not chunk.heading:
-            return
-        with _open_chunk(self.delivery, chunk) as file:
-            blocks = utf8_blocks(file, chunk.dialect)
-            try:
-                yield from read_rows(blocks, chunk.dialect.delimiter, len(chunk.heading))
-            except LineTooLongError as error:
-                detail = f"{chunk.file}: line {error.line} is too long to be a row"
-                raise DeliveryError("unreadable-file", detail) from error
+        table = None if self.chunk.table is None else self.judges[self.chunk.table].table
+        return reading.rows_of(self.delivery, self.chunk, table, self.limits)
 
     def _shape_reject(self, bad: BadRow) -> Reject:
         return Reject(self.chunk.file, bad.line, None, bad.rule, bad.text)
@@ -131,16 +125,3 @@ class _ChunkWorker:
             "_line",
         ).write_parquet(self.directory / name, compression="zstd", compression_level=1)
         self.parts.append(name)
-
-
-def _open_chunk(delivery: Delivery, chunk: Chunk) -> Any:
-    if chunk.source == "landing":
-        return deliveries.open_landed(delivery, "files", chunk.name)
-    return _open_unpacked(delivery, chunk.name)
-
-
-def _open_unpacked(delivery: Delivery, name: str) -> BinaryIO:
-    if not name.isdigit():
-        msg = "an unpacked file is named by its number"
-        raise ValueError(msg)
-    return (delivery.staged_dir / "unpacked" / name).open("rb")

@@ -23,7 +23,7 @@ BLOCK_BYTES = 16 << 20
 # A row longer than this in an open quote is taken for one whose closing quote is missing.
 MAX_ROW_BYTES = 1 << 20
 MAX_ROW_LINES = 1_000
-MAX_LINE_BYTES = 4 * BLOCK_BYTES
+MAX_LINE_BYTES = 16 << 20
 
 # Polars itself takes only a bare empty field for null.
 _EMPTY_IS_NULL = pl.when(pl.all() != "").then(pl.all())
@@ -32,10 +32,10 @@ csv.field_size_limit(MAX_ROW_BYTES * 2)
 
 
 class LineTooLongError(Exception):
-    """A line goes on past `MAX_LINE_BYTES`; ``line`` is its number."""
+    """A line goes on past what is allowed; ``line`` is its number."""
 
     def __init__(self, line: int) -> None:
-        super().__init__(f"line {line} is longer than {MAX_LINE_BYTES} bytes")
+        super().__init__(f"line {line} is too long")
         self.line = line
 
 
@@ -68,6 +68,7 @@ def read_rows(
     *,
     first_line: int = 1,
     heading: bool = True,
+    line_bytes: int = MAX_LINE_BYTES,
 ) -> Iterator[Rows]:
     """Read rows of ``width`` fields.
 
@@ -79,12 +80,18 @@ def read_rows(
         The physical line with which ``blocks`` begin.
     heading
         Whether the first row is a heading, to be left out.
+    line_bytes
+        What a line may be long, a block more or less.
+
+    Raises
+    ------
+    LineTooLongError
 
     Notes
     -----
     Empty lines are no rows. A field that is empty, quoted or not, is null.
     """
-    reader = _Reader(delimiter, width, first_line)
+    reader = _Reader(delimiter, width, first_line, line_bytes)
     for block, is_last in _gathered(blocks):
         rows = reader.read(block, is_last=is_last)
         if heading and rows.count:
@@ -116,17 +123,18 @@ def _without_first(rows: Rows) -> Rows:
 class _Reader:
     """Cuts blocks at row ends and keeps count of lines; what is left over joins the next block."""
 
-    def __init__(self, delimiter: str, width: int, first_line: int) -> None:
+    def __init__(self, delimiter: str, width: int, first_line: int, line_bytes: int) -> None:
         self.delimiter = delimiter
         self.width = width
         self.line = first_line
+        self.line_bytes = line_bytes
         self.held = b""
 
     def read(self, block: bytes, *, is_last: bool) -> Rows:
         text = self.held + block
         if is_last and text and not text.endswith(b"\n"):
             text += b"\n"
-        if len(text) > MAX_LINE_BYTES and b"\n" not in text:
+        if len(text) > self.line_bytes and b"\n" not in text:
             raise LineTooLongError(self.line)
         layout = Layout.of(text, ord(self.delimiter))
         if is_last and layout.end < len(text):

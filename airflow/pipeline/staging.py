@@ -24,8 +24,10 @@ class Chunk:
 
     ``source`` is ``landing`` (``name`` is a landed file) or ``unpacked`` (a file of the job's own
     directory). ``table`` is None for a file that fits none: its rows are counted, and all of them
-    are rejected. ``heading`` names the table's column at each position. Today a chunk is a whole
-    file; ``offset``, ``length`` and ``first_line`` let a plan cut one file into several.
+    are rejected. ``heading`` names the table's column at each position. ``size_bytes`` is the
+    stretch's own. ``offset`` and ``length`` count bytes of a text and row groups of a Parquet file;
+    ``first_line`` is the line, or else the row, with which the stretch begins. ``keys`` are the names
+    by which records of JSON know the columns of ``heading``.
     """
 
     file: str
@@ -40,12 +42,18 @@ class Chunk:
     offset: int = 0
     length: int | None = None
     first_line: int = 1
+    kind: str = "csv"
+    sheet: str | None = None
+    keys: tuple[str, ...] = ()
+    part: int = 1
+    parts: int = 1
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Chunk:
         """Read what `Plan.write` wrote."""
         dialect = Dialect(**value["dialect"])
-        return cls(**{**value, "dialect": dialect, "heading": tuple(value["heading"])})
+        lists = {name: tuple(value[name]) for name in ("heading", "keys")}
+        return cls(**{**value, **lists, "dialect": dialect})
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,11 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def unpacked_dir(delivery: Delivery) -> Path:
+    """Where files out of archives lie, each under a number."""
+    return delivery.staged_dir / "unpacked"
 
 
 def part_dir(delivery: Delivery, index: int) -> Path:

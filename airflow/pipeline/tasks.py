@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from pipeline import overview
 from pipeline.delivery import read_conf
 from pipeline.errors import DeliveryError, platform_failure
+from pipeline.limits import Limits
 from pipeline.plan import label_of, make_plan
 from pipeline.process import process_group
 from pipeline.publish import publish_batch
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
     from pipeline.delivery import Delivery
     from pipeline.rejects import Reject
+
+# What a data engineer reads in a task's log is there, however little else the platform logs.
+log = logging.getLogger("pipeline")
+log.setLevel(logging.INFO)
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,11 @@ def plan(entry: dict[str, Any], conf: Any, run: TaskRun) -> list[dict[str, Any]]
     """
     delivery = _delivery(entry, conf, run)
     with _gateway() as gateway, _reported(gateway, delivery, run, "plan", Step(1)):
-        made = make_plan(delivery, entry["contract"], entry["on_reject"], gateway.jwks())
+        limits = Limits.of(os.environ)
+        made = make_plan(
+            delivery, entry["contract"], entry["on_reject"], gateway.jwks(), limits=limits
+        )
+    log.info("%s", overview.table_of(made))
     total = len(made.groups)
     return [{"index": i, "total": total, "label": label_of(made, i)} for i in range(total)]
 
@@ -92,7 +103,7 @@ def process(entry: dict[str, Any], conf: Any, run: TaskRun, part: dict[str, Any]
     made = Plan.read(delivery)
     step = Step(len(made.groups))
     with _gateway() as gateway, _reported(gateway, delivery, run, "process", step):
-        done = process_group(delivery, made, int(part["index"]))
+        done = process_group(delivery, made, int(part["index"]), Limits.of(os.environ))
         step.rows = Rows(read=done.read, rejected=done.rejected)
         step.rejects = done.rejects
     return {"index": int(part["index"]), "read": done.read, "rejected": done.rejected}

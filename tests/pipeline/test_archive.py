@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline import archive
-from pipeline.archive import Budget, Caps
+from pipeline import archive, compressed
+from pipeline.budget import Budget, Caps
 from pipeline.errors import DeliveryError
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def test_a_zip_cut_short_is_corrupt(length: int) -> None:
 
 def gunzip(content: bytes, caps: Caps | None = None) -> bytes:
     target = io.BytesIO()
-    archive.unpack_gzip("x.gz", io.BytesIO(content), Budget(caps or Caps()), target)
+    compressed.unpack_gzip("x.gz", io.BytesIO(content), Budget(caps or Caps()), target)
     return target.getvalue()
 
 

@@ -210,8 +210,8 @@ def test_missing_columns_are_named(stage: Stage) -> None:
         ({"a.zip": GOOD}, "corrupt-archive"),
         ({"a.zip": zipped({"a.csv": GOOD})[:-30]}, "corrupt-archive"),
         ({"a.csv.gz": gzip.compress(GOOD)[:-4]}, "corrupt-archive"),
-        ({"a.zip": zipped({"b.zip": zipped({"a.csv": GOOD})})}, "unsafe-archive"),
-        ({"a.csv.gz": gzip.compress(gzip.compress(GOOD))}, "unsafe-archive"),
+        ({"a.zip": zipped({"b.zip": zipped({"c.gz": gzip.compress(GOOD)})})}, "unsafe-archive"),
+        ({"a.gz": gzip.compress(gzip.compress(gzip.compress(GOOD)))}, "unsafe-archive"),
     ],
 )
 def test_what_cannot_be_read_fails_with_a_reason(
