@@ -63,6 +63,8 @@ class Way:
         if not given.login or not given.password:
             raise ValueError(f"{given.conn_id} has no account, or no password for it")
         ca_file = extra.get("ca_file")
+        if ca_file and not Path(ca_file).is_file():
+            raise ValueError(f"{given.conn_id}: there is no file {ca_file} with authorities here")
         return cls(
             Address(
                 _url(given),

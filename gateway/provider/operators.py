@@ -31,13 +31,12 @@ from gateway.sdk.problems import (
     DeliveryError,
     GatewayProblem,
     ReceiptError,
-    UnusableFilesError,
 )
 from gateway.sdk.records import Job
 from gateway.sdk.watching import UNHURRIED
 
 # What is so for the same files and the same reference, however often it is tried.
-_FOR_GOOD = (UnusableFilesError, DeliveryError, ReceiptError)
+_FOR_GOOD = (DeliveryError, ReceiptError)
 _ENDED_WELL = frozenset({records.SUCCEEDED, records.PARTIALLY_SUCCEEDED})
 _ENDED_BADLY = records.ENDED - _ENDED_WELL
 # In the log; the XCom has more of them.
@@ -72,6 +71,8 @@ class GatewayDeliverOperator(BaseOperator):
         longer, the ones to send.
     parallel
         Files to send at a time.
+    patience
+        How long a call is repeated within one try of the task while the gateway is away.
     wait_for_job
         Whether to wait at all; without, the task succeeds once the batch is sealed.
     deferrable
@@ -122,6 +123,7 @@ class GatewayDeliverOperator(BaseOperator):
         metadata: Mapping[str, Any] | None = None,
         replace: bool = True,
         parallel: int = delivery.PARALLEL,
+        patience: timedelta = timedelta(minutes=5),
         wait_for_job: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         wait_timeout: timedelta = timedelta(days=1),
@@ -140,6 +142,7 @@ class GatewayDeliverOperator(BaseOperator):
         self.metadata = metadata
         self.replace = replace
         self.parallel = parallel
+        self.patience = patience
         self.wait_for_job = wait_for_job
         self.deferrable = deferrable
         self.wait_timeout = wait_timeout
@@ -185,7 +188,7 @@ class GatewayDeliverOperator(BaseOperator):
     @contextmanager
     def _speaking(self) -> Iterator[GatewayClient]:
         """Give a client for as long as the block lasts, and tell failures as Airflow does."""
-        self._hook = GatewayHook(self.gateway_conn_id)
+        self._hook = GatewayHook(self.gateway_conn_id, retry_seconds=self.patience.total_seconds())
         try:
             with self._hook.get_conn() as gateway:
                 self._gateway = gateway
