@@ -102,7 +102,7 @@ with DAG(
     dag_display_name="Deliver departures to the gateway",
     description="Exports the departures of each day, delivers them, and shows what was rejected",
     schedule=CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    start_date=datetime(2025, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=4,
     default_args={"retries": 3, "retry_delay": timedelta(minutes=1)},

@@ -71,13 +71,13 @@ class LogWatcher:
 
 def reject_lines(shown: Sequence[Reject], total: int) -> Iterator[str]:
     """Yield the rejected rows as a table, below a line that says how many there are."""
-    yield (
-        f"{total} rows were rejected; the first {len(shown)}:"
-        if shown
-        else (f"{total} rows were rejected")
-    )
-    rows = [_HEADS, *(_cells(each) for each in shown)] if shown else []
-    widths = [max(len(row[n]) for row in rows) for n in range(len(_HEADS))] if rows else []
+    what = "1 row was rejected" if total == 1 else f"{total} rows were rejected"
+    if not shown:
+        yield what
+        return
+    yield f"{what}:" if total == len(shown) else f"{what}; the first {len(shown)}:"
+    rows = [_HEADS, *(_cells(each) for each in shown)]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(_HEADS))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  " + "  ".join(cells).rstrip()
@@ -120,10 +120,6 @@ def _short(reject: Reject) -> Reject:
 def _cells(reject: Reject) -> tuple[str, ...]:
     short = _short(reject)
     line = "" if short.line is None else str(short.line)
-    return (
-        printable(short.file),
-        line,
-        printable(short.column),
-        printable(short.rule),
-        repr(short.value),
-    )
+    words = (short.file, line, short.column, short.rule)
+    # A name may hold a line's end; a table's row must not.
+    return (*(printable(word).replace("\n", "?") for word in words), repr(short.value))
