@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-AIRFLOW_SIDE = ("auth_manager", "dags", "pipeline")
+AIRFLOW_SIDE = ("auth_manager", "dags", "pipeline", "provider")
 NEUTRAL = ("fakes",)
 
 if importlib.util.find_spec("ldap3") is not None:

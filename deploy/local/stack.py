@@ -14,7 +14,17 @@ from typing import Self
 
 import psutil
 
-from deploy.local import airflow, directory, gateway, layout, postgres, processes, programs, record
+from deploy.local import (
+    airflow,
+    client_side,
+    directory,
+    gateway,
+    layout,
+    postgres,
+    processes,
+    programs,
+    record,
+)
 from deploy.local.layout import Ports, Secrets
 from deploy.local.programs import StackError
 
@@ -162,6 +172,10 @@ class Stack:
         return self._run("airflow-migrate", [airflow.PROGRAM, "db", "migrate"], variables)
 
     def _start_airflow(self, variables: dict[str, str]) -> None:
+        assert self._directory is not None  # noqa: S101 - set by _start_stores()
+        if client_side.is_wanted():
+            client_side.prepare()
+            variables = client_side.added(variables, self.ports, self._directory.passwords)
         for name, words in airflow.COMPONENTS.items():
             own = airflow.OWN_VARIABLES if name == airflow.API_SERVER else {}
             self._spawn(name, [airflow.PROGRAM, *words], variables | own)

@@ -18,6 +18,7 @@ the light install, so it imports nothing else of ``gateway``: only httpx (HTTP),
 ``sending``    the files of a batch, several at a time
 ``delivery``   a whole delivery: create or resume, send, seal, verify
 ``follow``     watching a job to its end
+``watching``   the same from an event loop: many jobs, one thread
 ``display``    telling a person what happens
 ``options``    options the commands share
 ``results``    what a command prints at the end, and its exit code

@@ -187,6 +187,21 @@ class GatewayClient:
         body = self._json("GET", v1("batches", batch_id, "jobs"))
         yield from (records.job(item) for item in body.get("items") or ())
 
+    def cancel_job(self, job_id: str) -> records.Job:
+        """End a job; the account must be an operator's.
+
+        Raises
+        ------
+        GatewayProblem
+            ``forbidden``, or the job has ended already.
+        """
+        return records.job(self._json("POST", v1("jobs", job_id, "cancel")))
+
+    def replay(self, batch_id: str, reason: str) -> records.Job:
+        """Have a sealed batch processed once more; the account must be an operator's."""
+        path = v1("batches", batch_id, "replays")
+        return records.job(self._json("POST", path, json={"reason": reason}))
+
     def iter_rejects(self, job_id: str) -> Iterator[records.Reject]:
         """Yield the rows that failed validation, as they arrive."""
         headers = {"Accept": "application/x-ndjson"}

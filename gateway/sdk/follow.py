@@ -64,7 +64,7 @@ def follow(
         seen = latest
         if seen.has_ended:
             return seen
-        _check_patience(seen, deadline)
+        check_patience(seen, deadline)
         left_seconds = max(0.0, deadline - time.monotonic())
         gateway.transport.pause(min(wanted_seconds or wait_seconds, left_seconds))
         wait_seconds = pace.slower(wait_seconds)
@@ -89,7 +89,13 @@ def _rank(job: Job) -> int:
     return _ENDED_RANK if job.has_ended else _RANKS.get(job.state, 0)
 
 
-def _check_patience(job: Job, deadline: float) -> None:
+def check_patience(job: Job, deadline: float) -> None:
+    """Give a job up that has not ended by a moment of the monotonic clock.
+
+    Raises
+    ------
+    FollowTimeoutError
+    """
     if time.monotonic() < deadline:
         return
     reason = f" ({job.waiting_reason})" if job.waiting_reason else ""

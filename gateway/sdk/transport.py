@@ -117,17 +117,17 @@ class Transport:
         policy: RetryPolicy | None = None,
         allow_http: bool = False,
     ) -> None:
-        base = _checked(url, allow_http=allow_http)
+        base = checked(url, allow_http=allow_http)
         self.policy = policy or RetryPolicy()
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._http = httpx.Client(
             base_url=base,
-            verify=_trust(base, ca),
+            verify=trust(base, ca),
             timeout=TIMEOUT,
-            trust_env=not _is_loopback(base.host),
-            headers={"User-Agent": f"ingestion-gateway/{_version()}"},
+            trust_env=not is_loopback(base.host),
+            headers={"User-Agent": f"ingestion-gateway/{version()}"},
         )
 
     def close(self) -> None:
@@ -210,7 +210,7 @@ class Transport:
                 response.read()
                 response.close()
         except httpx.TransportError as error:
-            raise problems.unreachable(error, retryable=_may_pass(error)) from error
+            raise problems.unreachable(error, retryable=may_pass(error)) from error
         if not response.is_success:
             raise problems.from_response(response)
         return response
@@ -241,33 +241,41 @@ class Transport:
             yield chunk
 
 
-def _trust(base: httpx.URL, ca: Path | None) -> ssl.SSLContext:
+def trust(base: httpx.URL, ca: Path | None) -> ssl.SSLContext:
     """Return who may vouch for the gateway: nobody where no TLS is spoken, for it takes 50 ms."""
-    if base.scheme == "http" and _is_loopback(base.host):
+    if base.scheme == "http" and is_loopback(base.host):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return ssl.create_default_context(cafile=ca)
 
 
-def _checked(url: str, *, allow_http: bool) -> httpx.URL:
+def checked(url: str, *, allow_http: bool) -> httpx.URL:
+    """Return a gateway's base URL.
+
+    Raises
+    ------
+    ValueError
+        It is not one, or not safe to send a password to.
+    """
     try:
         base = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise ValueError(f"{url!r} is not a URL: {error}") from error
     if base.scheme not in {"http", "https"} or not base.host or base.userinfo or base.query:
         raise ValueError(f"{url!r} is not the https:// address of a gateway")
-    if base.scheme == "http" and not (allow_http or _is_loopback(base.host)):
+    if base.scheme == "http" and not (allow_http or is_loopback(base.host)):
         raise ValueError(f"{url!r} would send the password unencrypted: use https://")
     return base
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _may_pass(error: httpx.TransportError) -> bool:
+def may_pass(error: httpx.TransportError) -> bool:
     """Whether a failure without an answer may be gone next time: a bad certificate is not."""
     if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
         return False
@@ -279,7 +287,8 @@ def _may_pass(error: httpx.TransportError) -> bool:
     return True
 
 
-def _version() -> str:
+def version() -> str:
+    """Return this package's version, as gateways are told it."""
     try:
         return importlib.metadata.version("ingestion-gateway")
     except importlib.metadata.PackageNotFoundError:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,8 @@ import httpx
 import jwt
 import pytest
 
-from tests.journeys import borrowing, browsing, views
+from tests.journeys import borrowing, browsing, client_side, views
+from tests.journeys.borrowing import until
 from tests.journeys.conftest import Stack
 
 COLUMNS = (
@@ -41,14 +40,6 @@ def zipped(path: Path, *months: tuple[int, str]) -> Path:
         for month, text in months:
             archive.writestr(f"flights_2013_{month:02}.csv", text)
     return path
-
-
-def until(question: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (answer := question()):
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.2)
-    return answer
 
 
 def job_of(stack: Stack, who: str, job: str) -> dict[str, Any]:
@@ -297,3 +288,26 @@ def test_a_dag_that_spoofs_a_client_is_lent_nothing(stack: Stack) -> None:
             borrowing.run(admin, dag_id, run_id)
             found = borrowing.findings(stack, dag_id, run_id)
             assert set(found.values()) == {"AirflowSecretsBackendAccessDenied"}, (dag_id, found)
+
+
+def test_a_clients_own_dag_delivers_on_its_schedule_and_sees_what_was_rejected(
+    stack: Stack,
+) -> None:
+    with borrowing.airflow(stack) as admin:
+        run = client_side.scheduled(admin)
+        assert run.state() == "success", run.log()
+        result, rejects = run.xcom("return_value"), run.xcom("rejects")
+        assert result["state"] == "partially_succeeded"
+        assert result["rows"] == {"read": 300, "loaded": 299, "rejected": 1}
+        assert rejects["total"] == 1
+        (reject,) = rejects["shown"]
+        assert reject["file"].endswith("_LGA.csv")
+        assert (reject["line"], reject["column"], reject["value"]) == (101, "month", "13")
+        assert run.links()["Gateway job"].endswith(f"/auth/views/jobs/{result['job_id']}")
+        assert "1 row was rejected:" in run.log()
+        assert "'13' breaks" in run.log("show_rejects")
+    counted = (
+        f"select count(*), count(distinct _file) from t where _batch_id = '{result['batch_id']}'"
+    )
+    assert stack.rows("acme", "flights", "flights", counted) == [[299, 3]]
+    assert job_of(stack, "ACME", result["job_id"])["batch"] == run.xcom("receipt")["batch"]
