@@ -24,7 +24,7 @@ from gateway.sdk.records import Job
 from gateway.sdk.transport import RetryPolicy, v1
 
 # Nobody looks at what a machine waits for: a question a second would be for nothing.
-UNHURRIED = Pace(first_seconds=1.0, longest_seconds=15.0)
+UNHURRIED = Pace(first_seconds=1.0, longest_seconds=5.0)
 
 _QUESTION = httpx.Timeout(30.0, connect=10.0)
 

@@ -304,10 +304,11 @@ def test_a_clients_own_dag_delivers_on_its_schedule_and_sees_what_was_rejected(
         assert reject["file"].endswith("_LGA.csv")
         assert (reject["line"], reject["column"], reject["value"]) == (101, "month", "13")
         assert run.links()["Gateway job"].endswith(f"/auth/views/jobs/{result['job_id']}")
+        assert run.xcom("receipt")["batch"] == result["batch_id"]
+        assert {"running", "deferred", "success"} <= run.events()
         assert "1 row was rejected:" in run.log()
         assert "'13' breaks" in run.log("show_rejects")
     counted = (
         f"select count(*), count(distinct _file) from t where _batch_id = '{result['batch_id']}'"
     )
     assert stack.rows("acme", "flights", "flights", counted) == [[299, 3]]
-    assert job_of(stack, "ACME", result["job_id"])["batch"] == run.xcom("receipt")["batch"]
