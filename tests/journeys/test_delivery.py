@@ -308,7 +308,6 @@ def test_a_clients_own_dag_delivers_on_its_schedule_and_sees_what_was_rejected(
         assert {"running", "deferred", "success"} <= run.events()
         assert "1 row was rejected:" in run.log()
         assert "'13' breaks" in run.log("show_rejects")
-        batch = run.xcom("receipt")["batch"]
     counted = (
         f"select count(*), count(distinct _file) from t where _batch_id = '{result['batch_id']}'"
     )
