@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_BATCH_ROWS = 65_536
 # Of a batch of wide rows there are fewer.
-_BATCH_VALUES = 1_000_000
+_BATCH_VALUES = 500_000
 _BUFFER_BYTES = 1 << 20
 
 

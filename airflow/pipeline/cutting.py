@@ -67,6 +67,8 @@ class Cutter:
 
     def _measure(self, chunk: bytes) -> None:
         """Watch how long lines are; `lines` and the first one too long are what is known after."""
+        if b"\n" not in chunk:  # lines may end in a bare carriage return
+            chunk = chunk.replace(b"\r", b"\n")
         first = chunk.find(b"\n")
         reach = len(chunk) if first < 0 else first
         if self.long_line is None and self._since_end + reach > self.line_bytes:

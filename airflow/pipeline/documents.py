@@ -6,6 +6,7 @@ Numbers keep the text that they have in the file: nothing is rounded on the way.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 BATCH_ROWS = 20_000
-# Read to learn the names of columns.
-SAMPLE_RECORDS = 1_000
 _BLANK = " \t\r\n"
 
 
@@ -59,24 +58,16 @@ _DECODER = json.JSONDecoder(**_HOOKS)
 
 
 def names_in(head: str, kind: str) -> list[str]:
-    """Give the names that the first records use, in order of appearance.
+    """Give the names in the first record, which stand for a heading.
 
-    A record that is cut off by the end of ``head`` is left out.
+    Later records may leave some out; one that has others is refused by itself.
     """
-    names: dict[str, None] = {}
-    for record in _sample(head, kind):
-        names.update(dict.fromkeys(record))
-    return list(names)
-
-
-def _sample(head: str, kind: str) -> Iterator[dict[str, Any]]:
-    records = _lines(head) if kind == "ndjson" else _elements([head.encode()], 1 << 62)
-    try:
-        for _, (value, _text) in zip(range(SAMPLE_RECORDS), records, strict=False):
+    records = _lines(head) if kind == "ndjson" else _elements([head.encode()], len(head))
+    with contextlib.suppress(DocumentError):
+        for value, _ in records:
             if isinstance(value, dict):
-                yield value
-    except DocumentError:
-        return
+                return list(value)
+    return []
 
 
 def _lines(text: str) -> Iterator[tuple[Any, str]]:

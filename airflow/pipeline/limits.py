@@ -19,6 +19,10 @@ class Limits:
     ----------
     chunk_bytes, chunk_rows
         A file is cut where it passes either; the last piece may be smaller.
+    block_bytes
+        How much of a chunk a worker has in memory at a time. A worker takes about 150 MiB and 25
+        times this for rows of short fields: where it may not have more than 256 MiB in all, this
+        is 1 MiB.
     few_tasks, max_tasks
         Up to ``few_tasks`` chunks get a task each however small they are; more tasks than that are
         made only as there are bytes to fill them, and never more than ``max_tasks``, which is what
@@ -34,6 +38,7 @@ class Limits:
 
     chunk_bytes: int = 64 << 20
     chunk_rows: int = 1_000_000
+    block_bytes: int = 8 << 20
     few_tasks: int = 64
     max_tasks: int = 1_024
     line_bytes: int = 16 << 20

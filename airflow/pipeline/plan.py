@@ -89,15 +89,13 @@ def read_project_contract(document: dict[str, Any]) -> Contract:
 def label_of(plan: Plan, index: int) -> str:
     """Name a task's work: its file, which part of it, and how much more there is."""
     group = plan.groups[index]
-    first, last = group[0], group[-1]
-    if first.parts == 1:
-        which = ""
-    elif (first.file, first.part) == (last.file, last.part):
-        which = f", part {first.part} of {first.parts}"
-    elif first.file == last.file:
+    first = group[0]
+    last = [chunk for chunk in group if chunk.file == first.file][-1]
+    which = ""
+    if last.part > first.part:
         which = f", parts {first.part}-{last.part} of {first.parts}"
-    else:
-        which = f" from part {first.part}"
+    elif first.parts > 1:
+        which = f", part {first.part} of {first.parts}"
     others = len({chunk.file for chunk in group}) - 1
     more = f" +{others}" if others else ""
     return f"{shorten(first.file, MAX_LABEL_CHARS)}{which}{more}"

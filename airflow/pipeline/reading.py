@@ -76,6 +76,7 @@ def _rows(file: BinaryIO, chunk: Chunk, table: Table | None, limits: Limits) -> 
         first_line=chunk.first_line,
         heading=chunk.offset == 0,
         line_bytes=limits.line_bytes,
+        block_bytes=limits.block_bytes,
     )
 
 

@@ -19,7 +19,9 @@ from pipeline.layout import Layout
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 8 << 20
+# Short rows take most of their memory by being many: a block has fewer bytes where lines are shorter.
+MIN_LINE_BYTES = 40
 # A row longer than this in an open quote is taken for one whose closing quote is missing.
 MAX_ROW_BYTES = 1 << 20
 MAX_ROW_LINES = 1_000
@@ -69,6 +71,7 @@ def read_rows(
     first_line: int = 1,
     heading: bool = True,
     line_bytes: int = MAX_LINE_BYTES,
+    block_bytes: int | None = None,
 ) -> Iterator[Rows]:
     """Read rows of ``width`` fields.
 
@@ -82,6 +85,8 @@ def read_rows(
         Whether the first row is a heading, to be left out.
     line_bytes
         What a line may be long, a block more or less.
+    block_bytes
+        How much is read at a time, by default `BLOCK_BYTES`: memory is taken for that much.
 
     Raises
     ------
@@ -91,8 +96,9 @@ def read_rows(
     -----
     Empty lines are no rows. A field that is empty, quoted or not, is null.
     """
-    reader = _Reader(delimiter, width, first_line, line_bytes)
-    for block, is_last in _gathered(blocks):
+    block_bytes = block_bytes or BLOCK_BYTES
+    reader = _Reader(delimiter, width, first_line, line_bytes, block_bytes)
+    for block, is_last in _gathered(blocks, block_bytes):
         rows = reader.read(block, is_last=is_last)
         if heading and rows.count:
             rows, heading = _without_first(rows), False
@@ -100,16 +106,17 @@ def read_rows(
             yield rows
 
 
-def _gathered(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+def _gathered(blocks: Iterable[bytes], block_bytes: int) -> Iterator[tuple[bytes, bool]]:
     """Gather small blocks into large ones; say of each whether it is the last."""
     held: list[bytes] = []
-    size = 0
+    size = lines = 0
     for block in blocks:
-        if size >= BLOCK_BYTES:
+        if size >= block_bytes or lines * MIN_LINE_BYTES >= block_bytes:
             yield b"".join(held), False
-            held, size = [], 0
+            held, size, lines = [], 0, 0
         held.append(block)
         size += len(block)
+        lines += block.count(b"\n")
     yield b"".join(held), True
 
 
@@ -123,11 +130,14 @@ def _without_first(rows: Rows) -> Rows:
 class _Reader:
     """Cuts blocks at row ends and keeps count of lines; what is left over joins the next block."""
 
-    def __init__(self, delimiter: str, width: int, first_line: int, line_bytes: int) -> None:
+    def __init__(
+        self, delimiter: str, width: int, first_line: int, line_bytes: int, block_bytes: int
+    ) -> None:
         self.delimiter = delimiter
         self.width = width
         self.line = first_line
         self.line_bytes = line_bytes
+        self.block_bytes = block_bytes
         self.held = b""
 
     def read(self, block: bytes, *, is_last: bool) -> Rows:
@@ -189,17 +199,17 @@ class _Reader:
         at = 0
 
         def may_wait(start: int) -> bool:
-            return start > 0 or len(text) < 2 * BLOCK_BYTES
+            return start > 0 or len(text) < 2 * self.block_bytes
 
         while at < len(lines):
             fields, after = self._row(lines, at)
             if fields is None and after == len(lines) and not is_last and may_wait(at):
                 break
             if fields is None:
-                bad.append(BadRow(self.line + at, "row-shape", lines[at]))
+                bad.append(BadRow(self.line + at, "row-shape", lines[at].removesuffix("\r")))
                 after = at + 1
             elif fields and len(fields) != self.width:
-                bad.append(BadRow(self.line + at, "row-shape", "\n".join(lines[at:after])))
+                bad.append(BadRow(self.line + at, "row-shape", _whole_text(lines[at:after])))
             elif fields:
                 good.append(fields)
                 numbers.append(self.line + at)
@@ -252,6 +262,10 @@ def _without(content: bytes, rows: pl.DataFrame) -> bytes:
         at = content.index(b"\n", start + length) + 1
     kept.write(view[at:])
     return kept.getvalue()
+
+
+def _whole_text(lines: list[str]) -> str:
+    return "\n".join(lines).removesuffix("\r")
 
 
 def _ragged(text: bytes, row: dict[str, int]) -> BadRow:

@@ -96,12 +96,8 @@ class Survey:
             _COMPRESSED[found.kind](found.file, file, self.budget, target)
         called = sniff.without_compression(found.called)
         inner = Found(found.file, "unpacked", target.path.name, target.intake, called)
-        if inner.kind == "tar":  # a compressed tar is one archive, not two
-            yield from self._packed(inner, depth)
-        elif inner.kind in sniff.ARCHIVES:
-            yield from self._packed(inner, depth + 1)
-        else:
-            yield inner
+        # A compressed tar is one archive, not two.
+        yield from self._packed(inner, depth if inner.kind == "tar" else depth + 1)
 
     def _open(self, found: Found, file: BinaryIO, depth: int) -> Iterator[Found]:
         contents = _CONTAINERS[found.kind](found.file, file, self.budget, lambda _: self._target())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pipeline.contract import Contract
 
-READ_BYTES = 4 << 20
+READ_BYTES = 256 << 10
 HEAD_BYTES = 1 << 20
 DELIMITERS = (",", ";", "\t", "|")
 # Stands for bytes that are not text: a noncharacter, which no text may contain.

@@ -6,12 +6,14 @@ import gzip
 import io
 import stat
 import struct
+import tarfile
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 
-from pipeline import archive, compressed
+from pipeline import archive, compressed, tape
 from pipeline.budget import Budget, Caps
 from pipeline.errors import DeliveryError
 
@@ -104,6 +106,7 @@ UNSAFE = {
     "other compression": bzipped(),
     "bytes in front": b"#!/bin/sh\n" + named("a.csv"),
     "bomb": named("a.csv", content=b"0" * (20 << 20)),
+    "file and folder": named("a.csv", "A.csv/b.csv"),
     "too many": named(*(f"{i}.csv" for i in range(60)), content=b""),
 }
 
@@ -208,3 +211,143 @@ def test_a_gzip_cut_short_is_corrupt(cut: int) -> None:
 def test_a_large_gzip_arrives_whole() -> None:
     content = bytes(range(256)) * (12 << 10)
     assert gunzip(gzip.compress(content)) == content
+
+
+def tar_of(*entries: tarfile.TarInfo, content: bytes = CONTENT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as made:
+        for entry in entries:
+            entry.size = len(content) if entry.isreg() else 0
+            made.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, **options: object) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    for option, value in options.items():
+        setattr(info, option, value)
+    return info
+
+
+def with_header(header: bytes) -> bytes:
+    """Put a header of one's own in front of an ordinary tar, with the right sum."""
+    header = header.ljust(512, b"\0")
+    header = header[:148] + b" " * 8 + header[156:]
+    header = header[:148] + b"%06o\0 " % sum(header) + header[156:]
+    return header + tar_of(entry("a.csv"))
+
+
+UNSAFE_TARS = {
+    "slip": tar_of(entry("../evil.csv")),
+    "absolute": tar_of(entry("/etc/evil.csv")),
+    "long name that slips": tar_of(entry("x/" * 80 + "../evil.csv")),
+    "link": tar_of(entry("a.csv", tarfile.SYMTYPE, linkname="/etc/passwd")),
+    "hard link": tar_of(entry("a.csv"), entry("b.csv", tarfile.LNKTYPE, linkname="a.csv")),
+    "device": tar_of(entry("a.csv", tarfile.CHRTYPE)),
+    "fifo": tar_of(entry("a.csv", tarfile.FIFOTYPE)),
+    "twice": tar_of(entry("a.csv"), entry("./A.csv")),
+    "file and folder": tar_of(entry("a.csv"), entry("a.csv/b.csv")),
+    "sparse": tar_of(entry("a.csv", pax_headers={"GNU.sparse.major": "1"})),
+    "old sparse": tar_of(entry("a.csv", tarfile.GNUTYPE_SPARSE)),
+    "bytes behind": tar_of(entry("a.csv")) + b"#!/bin/sh" + bytes(503),
+    "long record": with_header(b"x".ljust(124, b"\0") + b"77777777777\0".ljust(32, b"\0") + b"x"),
+    "too many": tar_of(*(entry(f"{i}.csv") for i in range(60)), content=b""),
+}
+
+
+def untar(content: bytes, caps: Caps | None = None) -> dict[str, bytes]:
+    entries = tape.unpack_tar(
+        "x.tar", io.BytesIO(content), Budget(caps or Caps(entries=50)), lambda _: io.BytesIO()
+    )
+    return {name: target.getvalue() for name, target in entries}
+
+
+@pytest.mark.parametrize("case", UNSAFE_TARS)
+def test_an_unsafe_tar_is_refused_before_anything_is_unpacked(case: str) -> None:
+    def refuse(_: str) -> io.BytesIO:
+        pytest.fail("something was unpacked")
+
+    content = io.BytesIO(UNSAFE_TARS[case])
+    with pytest.raises(DeliveryError, match=r"unsafe-archive|corrupt-archive") as failure:
+        list(tape.unpack_tar("x.tar", content, Budget(Caps(entries=50)), refuse))
+    assert failure.value.code == ("corrupt-archive" if case == "long record" else "unsafe-archive")
+
+
+@pytest.mark.parametrize(
+    "style", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=str
+)
+def test_an_ordinary_tar_of_any_style_is_unpacked_whole(style: int) -> None:
+    names = ["a.csv", "./f/b.csv", "ü/c.csv", "long/" * 15 + "d" * 60 + ".csv", "._a.csv"]
+    names += ["x" * 180 + ".csv"] * (style != tarfile.USTAR_FORMAT)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=style) as made:
+        made.addfile(entry("./", tarfile.DIRTYPE))
+        made.addfile(entry("f", tarfile.DIRTYPE))
+        for i, name in enumerate(names):
+            content = CONTENT * i
+            made.addfile(entry(name, size=len(content), mtime=0.5), io.BytesIO(content))
+    wanted = {n.removeprefix("./"): CONTENT * i for i, n in enumerate(names) if n != "._a.csv"}
+    assert untar(buffer.getvalue()) == wanted
+
+
+@pytest.mark.parametrize("length", [1, 511, 513, 700, 1024, 1535])
+def test_a_tar_cut_short_is_corrupt(length: int) -> None:
+    content = tar_of(entry("a.csv", mtime=0), entry("b.csv", mtime=0))
+    with pytest.raises(DeliveryError, match="corrupt-archive"):
+        untar(content[:length])
+
+
+@pytest.mark.parametrize("position", [0, 100, 124, 148, 156, 1024 + 124])
+def test_a_damaged_tar_is_refused(position: int) -> None:
+    content = bytearray(tar_of(entry("a.csv", mtime=0), entry("b.csv", mtime=0)))
+    content[position] ^= 0x55
+    with pytest.raises(DeliveryError, match=r"corrupt-archive|unsafe-archive"):
+        untar(bytes(content))
+
+
+def unzstd(content: bytes, caps: Caps | None = None) -> bytes:
+    target = io.BytesIO()
+    compressed.unpack_zstd("x.zst", io.BytesIO(content), Budget(caps or Caps()), target)
+    return target.getvalue()
+
+
+def pressed(content: bytes, **options: object) -> bytes:
+    return zstandard.ZstdCompressor(**options).compress(content)
+
+
+def test_zstd_frames_are_joined_and_what_is_to_be_skipped_is() -> None:
+    skipped = struct.pack("<LL", 0x184D2A53, 5) + b"notes"
+    content = bytes(range(256)) * 4000
+    frames = pressed(CONTENT, write_checksum=True) + skipped + pressed(content) + pressed(b"")
+    assert unzstd(frames) == CONTENT + content
+
+
+def test_a_zstd_bomb_is_stopped_while_it_unpacks() -> None:
+    bomb = pressed(bytes(300 << 20))
+    with pytest.raises(DeliveryError, match="grows more than"):
+        unzstd(bomb)
+    with pytest.raises(DeliveryError, match="unpacks to more"):
+        unzstd(pressed(bytes(5000)), Caps(total_bytes=4000))
+    with pytest.raises(DeliveryError, match="takes longer"):
+        unzstd(pressed(bytes(5000)), Caps(seconds=0))
+
+
+def test_zstd_that_needs_gigabytes_of_memory_is_refused() -> None:
+    rules = zstandard.ZstdCompressionParameters.from_level(
+        1, window_log=30, enable_ldm=True, write_content_size=False
+    )
+    packer = zstandard.ZstdCompressor(compression_params=rules).compressobj()
+    with pytest.raises(DeliveryError, match="needs more memory"):
+        unzstd(packer.compress(CONTENT) + packer.flush())
+
+
+@pytest.mark.parametrize("length", [*range(1, 40, 3), -1, -4])
+def test_zstd_cut_short_or_damaged_is_corrupt(length: int) -> None:
+    whole = pressed(CONTENT * 9, write_checksum=True)
+    with pytest.raises(DeliveryError, match="corrupt-archive"):
+        unzstd(whole[:length])
+    damaged = bytearray(whole)
+    damaged[length % len(whole)] ^= 0xFF
+    with pytest.raises(DeliveryError, match=r"corrupt-archive|unsafe-archive"):
+        unzstd(bytes(damaged))
