@@ -12,10 +12,11 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
-from pipeline.layout import edges_of, is_balanced
+from pipeline.layout import count_of, edges_of
 
 # A row longer than this in an open quote is taken for one whose closing quote is missing.
 MAX_OPEN_BYTES = 1 << 20
+_LF, _QUOTE = 10, 34
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,11 @@ class Cutter:
         self.line_bytes = line_bytes
         self.quoted = quoted
         self.cuts: list[Cut] = []
-        self.lines = 0
         self.long_line: int | None = None
+        self._lines = 0
+        self._returns = 0
         self._held = b""
         self._offset = 0
-        self._line = 1
         self._last = Cut(0, 1)
         self._edges: set[int] = set()
         self._since_end = 0
@@ -66,29 +67,31 @@ class Cutter:
             self._advance(self._held + chunk if self._held else chunk)
 
     def _measure(self, chunk: bytes) -> None:
-        """Watch how long lines are; `lines` and the first one too long are what is known after."""
-        if b"\n" not in chunk:  # lines may end in a bare carriage return
-            chunk = chunk.replace(b"\r", b"\n")
-        first = chunk.find(b"\n")
+        """Count lines, and watch how long they are; some files end them in bare carriage returns."""
+        end = b"\n" if b"\n" in chunk else b"\r"
+        first = chunk.find(end)
         reach = len(chunk) if first < 0 else first
         if self.long_line is None and self._since_end + reach > self.line_bytes:
-            self.long_line = self.lines + 1
-        self.lines += chunk.count(b"\n") if first >= 0 else 0
-        since = len(chunk) - 1 - chunk.rfind(b"\n")
-        self._since_end = self._since_end + since if first < 0 else since
+            self.long_line = self._lines + self._returns + 1
+        if end == b"\n":
+            self._lines += count_of(chunk, _LF)
+        else:
+            self._returns += chunk.count(end)
+        since = len(chunk) - 1 - chunk.rfind(end)
+        self._since_end = since if first >= 0 else self._since_end + since
 
     def _advance(self, text: bytes) -> None:
         end = self._safe_end(text)
         if end:
             self._pass(text[:end])
-            self._propose()
         self._held = text[end:]
+        if end:
+            self._propose()
         if len(self._held) > MAX_OPEN_BYTES:
             self._gave_up = True
             self._held = b""
 
     def _pass(self, rows: bytes) -> None:
-        self._line += rows.count(b"\n")
         if not self._offset:
             self._offset = len(rows) - len(rows.removeprefix(codecs.BOM_UTF8))
             rows = rows[self._offset :]
@@ -102,15 +105,19 @@ class Cutter:
         end = text.rfind(b"\n") + 1
         if not self.quoted or b'"' not in text:
             return end
-        while end and not is_balanced(text, end):
-            end = text.rfind(b"\n", 0, text.rfind(b'"', 0, end)) + 1
+        quotes = count_of(text[:end], _QUOTE)
+        while quotes % 2:  # an odd number of them: the last one is open
+            at = text.rfind(b"\n", 0, text.rfind(b'"', 0, end)) + 1
+            quotes -= text.count(b'"', at, end)
+            end = at
         return end
 
     def _propose(self) -> None:
+        line = self._lines + 1 - self._held.count(b"\n")
         far = self._offset - self._last.offset >= self.chunk_bytes
-        many = self._line - self._last.line >= self.chunk_rows
+        many = line - self._last.line >= self.chunk_rows
         if self._has_rows and (far or many):
-            self._last = Cut(self._offset, self._line, frozenset(self._edges))
+            self._last = Cut(self._offset, line, frozenset(self._edges))
             self.cuts.append(self._last)
 
     def cuts_for(self, delimiter: str) -> list[Cut]:

@@ -89,9 +89,9 @@ def _is_disordered(data: pl.Series, delimiter: int) -> bool:
     return bool(loose) or not after.is_in([delimiter, _LF, _CR, _QUOTE]).all()
 
 
-def is_balanced(text: bytes, end: int) -> bool:
-    """Tell whether every quote that opens in front of ``end`` is closed there."""
-    return text.count(b'"', 0, end) % 2 == 0
+def count_of(text: bytes, byte: int) -> int:
+    """Count a byte, several times as fast as `bytes.count`."""
+    return int((_bytes_series(text) == byte).sum())
 
 
 def edges_of(text: bytes) -> set[int]:
@@ -102,15 +102,25 @@ def edges_of(text: bytes) -> set[int]:
     Ahead of an opening quote, and after a closing one, a line end or another quote is in order too.
     """
     data = _bytes_series(text)
-    quotes = (data == _QUOTE).arg_true().cast(pl.Int64)
+    quotes = (data == _QUOTE).arg_true()
     opening, closing = quotes.gather_every(2), quotes.gather_every(2, offset=1)
-    before = set(data.gather(opening.filter(opening > 0) - 1).unique()) - {_LF, _QUOTE}
-    ends = closing.filter(closing < data.len() - 1)
-    after = set(data.gather(ends + 1).unique()) - {_LF, _QUOTE}
-    if _CR in after:
-        after.discard(_CR)
-        returns = ends.filter(data.gather(ends + 1) == _CR)
-        returns = returns.filter(returns < data.len() - 2)
-        if (data.gather(returns + 2) != _LF).any():
-            after.add(_CR)
-    return before | after
+    if opening.len() and opening.item(0) == 0:
+        opening = opening.slice(1)
+    if closing.len() and closing.item(-1) == data.len() - 1:
+        closing = closing.slice(0, closing.len() - 1)
+    following = data.gather(closing + 1)
+    found = _unlike(data.gather(opening - 1), b'\n"') | _unlike(following, b'\n"\r')
+    returns = closing.filter(following == _CR) + 2
+    if (data.gather(returns.filter(returns < data.len())) != _LF).any():
+        found.add(_CR)
+    return found
+
+
+def _unlike(data: pl.Series, expected: bytes) -> set[int]:
+    """Give the bytes in a series other than those that are expected."""
+    rest = data.to_arrow().buffers()[1].to_pybytes()[: data.len()].translate(None, expected)
+    found = set()
+    while rest:
+        found.add(rest[0])
+        rest = rest.translate(None, rest[:1])
+    return found

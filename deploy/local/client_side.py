@@ -2,7 +2,7 @@
 
 A client has an Airflow of its own. To try both sides, one plays both: beside the platform's DAGs it
 is given a bundle of the client's, the light install as any client's machine has it, and the
-connection of the demo's client. Standard library only, like ``environments``.
+connection of the demo's client.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ class GatewayDeliverOperator(BaseOperator):
     their rows fails the task at once, with no retries; whatever may pass is left to them.
 
     Cleared after its job has failed or was canceled, the task has the batch processed once more,
-    if the account may (``jobs:write``).
+    if the account may (``jobs:write``). A job that is still being canceled is waited for, and
+    ends this try too.
 
     Parameters
     ----------

@@ -112,6 +112,7 @@ def stack(run_dir: Path) -> Iterator[Stack]:
     variables = {**os.environ, "PORT_BASE": str(_free_ports()), "STACK_DIR": str(directory)}
     # The factory's, and two whose tasks ask for connections.
     variables["STACK_DAGS_DIR"] = str(Path(__file__).parent / "dags")
+    # And the client's own DAG, as if this were a client's Airflow too.
     variables["STACK_CLIENT_SIDE"] = "1"
     command = [sys.executable, "-m", "deploy.local"]
     up = subprocess.run(

@@ -181,13 +181,13 @@ def test_a_file_that_cannot_be_loaded_is_refused_in_words(stage: Stage, case: st
     assert not (stage.root / "curated" / "acme").exists()
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_the_other_files_are_loaded_where_a_project_rejects_whole_files(
-    stage: Stage, case: str
-) -> None:
+def test_the_other_files_are_loaded_where_a_project_rejects_whole_files(stage: Stage) -> None:
     stage.on_reject = {"policy": "reject-file"}
-    name, content, _ = REFUSED[case]
-    assert stage.load({"good.csv": GOOD, name: content})["loaded"] == 2
+    refused = {f"{i}-{name}": content for i, (name, content, _) in enumerate(REFUSED.values())}
+    counted = {"read": 3, "loaded": 2, "rejected": 1}  # the record with other names
+    assert stage.load({"good.csv": GOOD, **refused}) == counted
+    rejects = [(r["file"], r["rule"]) for r in stage.gateway.rejects()]
+    assert [file for file, _ in rejects] == list(refused)
 
 
 @pytest.mark.parametrize(

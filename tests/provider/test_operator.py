@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from gateway.provider.hooks import GatewayHook
 from tests.provider.conftest import Gateway
 from tests.provider.running import Try, beside, deferred, deliver, elsewhere, fired
+from tests.sdk import valve
 
 CONN = "AIRFLOW_CONN_INGESTION_GATEWAY_DEFAULT"
 MIB = 1024 * 1024
@@ -114,6 +115,26 @@ def test_a_large_file_goes_in_pieces_beside_a_small_one(
     assert "sent: large.csv (9.4 MB)" in capsys.readouterr().out
     assert attempt.xcoms["receipt"]["files"] == 2
     connected.end(attempt.xcoms["job_id"])
+
+
+def test_a_try_that_is_ended_in_the_midst_of_a_large_file_is_gone_on_with_by_the_next(
+    gateway: Gateway, path: Path, attempt: Try, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(os.urandom(20 * MIB))
+    with valve.running(int(gateway.url.rpartition(":")[2])) as line:
+        monkeypatch.setenv(CONN, gateway.connection(host=line.url))
+        task = deliver(path, wait_for_job=False)
+        line.close_after(11 * MIB)
+        result = beside(lambda: task.execute(attempt.context))
+        until(line.is_closed)
+        task.on_kill()
+        with pytest.raises(AirflowException, match="stopped"):
+            result.result(timeout=30)
+        line.cut()
+        before = line.passed
+        assert task.execute(attempt.context)
+        assert line.passed - before < 11 * MIB
+    gateway.end(attempt.xcoms["job_id"])
 
 
 @pytest.mark.parametrize(
