@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 clients = typer.Typer(no_args_is_help=True, help="Onboard clients from their files.")
 audit = typer.Typer(no_args_is_help=True, help="Prove and export the audit trail.")
+holds = typer.Typer(no_args_is_help=True, help="Legal holds, which stop retention.")
 keys = typer.Typer(no_args_is_help=True, help="Signing keys.")
 SpecFiles = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Client files (YAML).")]
 
@@ -263,6 +264,78 @@ def reconcile(
         raise typer.Exit(1)
 
 
+@holds.command("set")
+def holds_set(
+    client: Annotated[str, typer.Option(help="Whose deliveries are kept.")],
+    reason: Annotated[str, typer.Option(help="Why, for the audit trail.")],
+    project: Annotated[str | None, typer.Option(help="Of this project alone.")] = None,
+    batch: Annotated[str | None, typer.Option(help="This batch alone.")] = None,
+) -> None:
+    """Keep what a client delivered, whatever retention says, until the hold is lifted.
+
+    Example: gateway holds set --client acme --project flights --reason "case 2026-17"
+    """
+    from gateway.batches import holds as legal  # noqa: PLC0415
+
+    with _failures(), _services() as services, services.sessions.begin() as session:
+        hold = legal.put(
+            session, client, project=project, batch_id=batch, reason=reason, actor=_operator()
+        )
+        typer.echo(hold.id)
+
+
+@holds.command("lift")
+def holds_lift(hold: str) -> None:
+    """End a hold: retention goes on with what it covered.
+
+    Example: gateway holds lift hld_01kaz3v4e8m3w5q9r7t2y6x0bc
+    """
+    from gateway.batches import holds as legal  # noqa: PLC0415
+
+    with _failures(), _services() as services, services.sessions.begin() as session:
+        legal.lift(session, hold, actor=_operator())
+
+
+@holds.command("list")
+def holds_list() -> None:
+    """List the holds in force.
+
+    Example: gateway holds list
+    """
+    from gateway.batches import holds as legal  # noqa: PLC0415
+
+    with _failures(), _services() as services, services.sessions.begin() as session:
+        for each in legal.in_force(session):
+            covered = each.batch_id or each.project or "everything"
+            typer.echo(f"{each.id}\t{each.client}\t{covered}\t{each.set_by}\t{each.reason}")
+
+
+def rebuild(
+    project: Annotated[str, typer.Option(metavar="CLIENT/PROJECT", help="Whose tables.")],
+    without_purged: Annotated[  # noqa: FBT002
+        bool, typer.Option("--without-purged", help="Leave purged batches' rows out.")
+    ] = False,
+) -> None:
+    """Make a project's curated tables again from its retained batches, and swap them in.
+
+    Example: gateway rebuild --project acme/flights
+    """
+    from gateway.admin import rebuild as rebuilder  # noqa: PLC0415
+
+    client, _, name = project.partition("/")
+    with _failures(), _services() as services:
+        done = rebuilder.run(
+            services.sessions,
+            services.keys,
+            services.settings.pipeline,
+            client,
+            name,
+            without_purged=without_purged,
+            actor=_operator(),
+        )
+    typer.echo(json.dumps(done, indent=1))
+
+
 def _http_protocol(server: Server) -> Any:
     # h11 was seen to serve a smuggled request; httptools refuses every such framing.
     if server.protocol == "stock":
@@ -329,8 +402,9 @@ def _operator() -> str:
 
 client_commands.add_commands(app)
 if importlib.util.find_spec("sqlalchemy") is not None:
-    for command in (serve, worker, migrate, reconcile):
+    for command in (serve, worker, migrate, reconcile, rebuild):
         app.command()(command)
     app.add_typer(clients, name="clients")
     app.add_typer(audit, name="audit")
     app.add_typer(keys, name="keys")
+    app.add_typer(holds, name="holds")

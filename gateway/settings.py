@@ -211,6 +211,17 @@ class Worker(_Section):
     sweep_seconds: float = Field(60.0, gt=0)
 
 
+class Pipeline(_Section):
+    """The pipeline's own programs, for retention of its layers and for rebuilding tables."""
+
+    command: str = Field(
+        "",
+        description="starts `python -m pipeline` in Airflow's environment; without it, staged and"
+        " curated rows are kept, and `gateway rebuild` is refused",
+    )
+    timeout_seconds: float = Field(3600.0, gt=0)
+
+
 class Log(_Section):
     """Logging."""
 
@@ -245,6 +256,7 @@ class Settings(_Section):
     leases: Leases = Leases()
     server: Server = Server()
     worker: Worker = Worker()
+    pipeline: Pipeline = Pipeline()
     log: Log = Log()
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from gateway import logs
-from gateway.batches import clearing, idempotency, ledger
+from gateway.batches import clearing, idempotency, ledger, purging
 from gateway.bootstrap import Services
 from gateway.clients import usage
 from gateway.dispatch import cancel, pools, trigger
@@ -276,10 +276,23 @@ def sweep(services: Services) -> None:
             log.warning("batch_not_cleared", batch=batch.id, slug=error.slug)
     with services.sessions.begin() as session:
         _forget(session, services.settings)
+    purged = _purge(services)
     _retire_keys(services)
     dead = uploads.run(services.sessions, services.zone)
-    if expired or uncleared or dead:
-        log.info("swept", expired=len(expired), cleared=len(uncleared), uploads=dead)
+    if expired or uncleared or dead or purged:
+        counts = {"expired": len(expired), "cleared": len(uncleared), "uploads": dead}
+        log.info("swept", **counts, purged=purged)
+
+
+def _purge(services: Services) -> int:
+    """Take what is past its retention; what fails is tried again by the next sweep."""
+    try:
+        return purging.run(
+            services.sessions, services.zone, services.settings.pipeline, SWEEP_LIMIT
+        )
+    except GatewayError as error:
+        log.warning("retention_failed", slug=error.slug)
+        return 0
 
 
 def _retire_keys(services: Services) -> None:

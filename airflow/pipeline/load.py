@@ -180,7 +180,7 @@ def replace_batch(path: Path, rows: Rows, commit: Commit) -> None:
         else:
             _write(table, rows, commit)
 
-    _until_committed(attempt)
+    until_committed(attempt)
 
 
 def _create(path: Path, rows: Rows, commit: Commit) -> None:
@@ -282,7 +282,7 @@ def remove_batch(path: Path, commit: Commit) -> None:
             _check_attempt(table, commit)
             table.delete(commit.predicate, commit_properties=commit.properties())
 
-    _until_committed(attempt)
+    until_committed(attempt)
 
 
 def _open(path: Path) -> DeltaTable | None:
@@ -292,7 +292,7 @@ def _open(path: Path) -> DeltaTable | None:
         return None
 
 
-def _until_committed(attempt: Callable[[], None]) -> None:
+def until_committed(attempt: Callable[[], None]) -> None:
     """Try again, on the table's new state, when another commit came first."""
     for tried in range(1, MAX_TRIES + 1):
         try:

@@ -11,8 +11,17 @@ from pipeline import plan as planning
 from pipeline import reading
 from pipeline.limits import Limits
 from pipeline.normalize import normalize
+from pipeline.outcome import FileRows, together
 from pipeline.rejects import MAX_REJECTS_PER_PART, Reject
-from pipeline.staging import FileResult, Plan, fresh_dir, part_dir, replace_dir, write_json
+from pipeline.staging import (
+    FileResult,
+    Plan,
+    fresh_dir,
+    part_dir,
+    read_json,
+    replace_dir,
+    write_json,
+)
 from pipeline.validate import Judge
 
 if TYPE_CHECKING:
@@ -31,6 +40,24 @@ class Processed:
     read: int
     rejected: int
     rejects: list[Reject]
+    files: list[FileRows]
+
+    @classmethod
+    def of(cls, results: list[FileResult], rejects: list[Reject]) -> Processed:
+        """Sum up the chunks of one part."""
+        files = [FileRows(r.file, r.read, 0, r.rejected) for r in results]
+        read, rejected = sum(r.read for r in results), sum(r.rejected for r in results)
+        return cls(read, rejected, rejects[:MAX_REJECTS_PER_PART], together(files))
+
+
+def results_of(delivery: Delivery, index: int) -> list[FileResult]:
+    """Give what became of a part's chunks; ``parts`` are paths."""
+    directory = part_dir(delivery, index)
+    found = []
+    for value in read_json(directory / "result.json"):
+        parts = tuple(str(directory / name) for name in value["parts"])
+        found.append(FileResult(**{**value, "parts": parts}))
+    return found
 
 
 def process_group(
@@ -54,9 +81,9 @@ def process_group(
         results.append(worker.run(room=MAX_REJECTS_PER_PART - len(rejects)))
         rejects += worker.rejects
     write_json(working / "result.json", [asdict(result) for result in results])
+    write_json(working / "rejects.json", [asdict(each) for each in rejects[:MAX_REJECTS_PER_PART]])
     replace_dir(working, final)
-    described = rejects[:MAX_REJECTS_PER_PART]
-    return Processed(sum(r.read for r in results), sum(r.rejected for r in results), described)
+    return Processed.of(results, rejects)
 
 
 class _ChunkWorker:

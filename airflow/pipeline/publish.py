@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import load, tables
 from pipeline import plan as planning
 from pipeline.errors import DeliveryError
+from pipeline.order import Order
+from pipeline.outcome import FileRows, together
+from pipeline.process import results_of
 from pipeline.rejects import MAX_REJECTS_PER_PART, Reject
-from pipeline.staging import FileResult, Plan, fresh_dir, part_dir, read_json
+from pipeline.staging import FileResult, Plan, fresh_dir
 
 if TYPE_CHECKING:
     from pipeline.contract import Table
@@ -35,6 +38,7 @@ class Published:
     rejected: int
     rejected_here: int
     rejects: list[Reject]
+    files: list[FileRows]
 
 
 def publish_batch(delivery: Delivery, plan: Plan) -> Published:
@@ -68,7 +72,7 @@ def publish_batch(delivery: Delivery, plan: Plan) -> Published:
 
 
 def _load(delivery: Delivery, plan: Plan, known: tuple[Table, ...], batch: _Batch) -> None:
-    replaced = [delivery.batch_id, *([plan.supersedes] if plan.supersedes else [])]
+    replaced = [delivery.batch_id, *retired_by(delivery, plan)]
     commit = load.Commit(delivery.batch_id, delivery.attempt, delivery.job_id, tuple(replaced))
     filled = {t.name: t for t in known if batch.accepted[t.name]}
     load.check_current(delivery.curated_dir, filled, commit)
@@ -78,6 +82,13 @@ def _load(delivery: Delivery, plan: Plan, known: tuple[Table, ...], batch: _Batc
     for other in load.tables_in(delivery.curated_dir):
         if other.name not in filled:
             load.remove_batch(other, commit)
+
+
+def retired_by(delivery: Delivery, plan: Plan) -> list[str]:
+    """Name the batches whose rows go when this one's come; each is retired for good."""
+    order = Order.read(delivery)
+    named = [*([plan.supersedes] if plan.supersedes else []), *(order.retires if order else ())]
+    return [each for each in dict.fromkeys(named) if each != delivery.batch_id]
 
 
 class _Batch:
@@ -91,6 +102,8 @@ class _Batch:
         self.rejected_before = sum(r.rejected for r in results)
         self.rejected_here = 0
         self.rejects: list[Reject] = []
+        self.dropped: set[str] = set()
+        self.repeated: dict[str, int] = defaultdict(int)
         self.rejected_files = {r.file for r in results if r.rejected or r.table is None}
         self.accepted: dict[str, list[Path]] = defaultdict(list)
         self.counts: dict[str, int] = defaultdict(int)
@@ -101,10 +114,7 @@ class _Batch:
     def gather(cls, delivery: Delivery, plan: Plan) -> _Batch:
         results = []
         for index in range(len(plan.groups)):
-            directory = part_dir(delivery, index)
-            for value in read_json(directory / "result.json"):
-                parts = tuple(str(directory / name) for name in value["parts"])
-                results.append(FileResult(**{**value, "parts": parts}))
+            results += results_of(delivery, index)
         return cls(delivery, plan, results)
 
     @property
@@ -120,7 +130,27 @@ class _Batch:
         return sum(self.counts.values())
 
     def published(self, loaded: int) -> Published:
-        return Published(self.read, loaded, self.rejected, self.rejected_here, self.rejects)
+        files = self.files(is_loaded=loaded > 0)
+        return Published(self.read, loaded, self.rejected, self.rejected_here, self.rejects, files)
+
+    def files(self, *, is_loaded: bool) -> list[FileRows]:
+        """Give each file's rows that were loaded, and those that were rejected here."""
+        left = [FileRows(r.file, 0, self.left(r), 0) for r in self.results]
+        had = {f.file: f.loaded for f in together([_accepted(r) for r in self.results])}
+        for file, count in self.repeated.items():
+            left.append(FileRows(file, 0, -count, 0))
+        return [
+            replace(
+                each,
+                loaded=each.loaded if is_loaded else 0,
+                rejected=had[each.file] - each.loaded,
+            )
+            for each in together(left)
+        ]
+
+    def left(self, result: FileResult) -> int:
+        """How many rows of a chunk the rules for whole files leave."""
+        return 0 if result.file in self.dropped else _accepted(result).loaded
 
     def rows_of(self, table: str) -> int:
         return self.counts[table]
@@ -143,6 +173,7 @@ class _Batch:
             self._drop_files(self.rejected_files)
 
     def _drop_files(self, files: set[str]) -> None:
+        self.dropped = set(files)
         self.accepted.clear()
         self.counts.clear()
         for result in self.results:
@@ -166,6 +197,8 @@ class _Batch:
         tables.without(self.accepted[table.name], repeated.rows).sink_parquet(target)
         self.accepted[table.name] = [target]
         self.counts[table.name] -= repeated.count
+        for file, count in repeated.rows.group_by("_file").len().iter_rows():
+            self.repeated[file] += count
         self.rejected_here += repeated.count
 
     def check_tolerance(self) -> None:
@@ -182,6 +215,11 @@ class _Batch:
         if self.read != self.loadable + self.rejected:
             msg = f"{self.read} rows read, {self.loadable} to load, {self.rejected} rejected"
             raise RuntimeError(msg)
+
+
+def _accepted(result: FileResult) -> FileRows:
+    count = 0 if result.table is None else result.read - result.rejected
+    return FileRows(result.file, 0, count, 0)
 
 
 def over_tolerance(read: int, rejected: int, on_reject: dict[str, Any]) -> str | None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from pipeline import overview
+from pipeline import outcome, overview, restage
 from pipeline.delivery import read_conf
 from pipeline.errors import DeliveryError, platform_failure
 from pipeline.limits import Limits
+from pipeline.order import Order, read_order
 from pipeline.plan import label_of, make_plan
 from pipeline.process import process_group
 from pipeline.publish import publish_batch
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.delivery import Delivery
+    from pipeline.outcome import FileRows
+    from pipeline.process import Processed
     from pipeline.rejects import Reject
 
 # What a data engineer reads in a task's log is there, however little else the platform logs.
@@ -61,6 +64,7 @@ class Step:
     total: int
     rows: Rows = field(default_factory=Rows)
     rejects: list[Reject] = field(default_factory=list)
+    files: list[FileRows] = field(default_factory=list)
 
 
 def plan(entry: dict[str, Any], conf: Any, run: TaskRun) -> list[dict[str, Any]]:
@@ -82,10 +86,14 @@ def plan(entry: dict[str, Any], conf: Any, run: TaskRun) -> list[dict[str, Any]]
     """
     delivery = _delivery(entry, conf, run)
     with _gateway() as gateway, _reported(gateway, delivery, run, "plan", Step(1)):
-        limits = Limits.of(os.environ)
-        made = make_plan(
-            delivery, entry["contract"], entry["on_reject"], gateway.jwks(), limits=limits
-        )
+        keys = gateway.jwks()
+        order = read_order(delivery, entry, keys)
+        if order.staged_job is not None:
+            made = restage.take_over(delivery, order)
+        else:
+            limits = Limits.of(os.environ)
+            made = make_plan(delivery, order.contract, order.on_reject, keys, limits=limits)
+        order.write(delivery)
     log.info("%s", overview.table_of(made))
     total = len(made.groups)
     return [{"index": i, "total": total, "label": label_of(made, i)} for i in range(total)]
@@ -103,7 +111,8 @@ def process(entry: dict[str, Any], conf: Any, run: TaskRun, part: dict[str, Any]
     made = Plan.read(delivery)
     step = Step(len(made.groups))
     with _gateway() as gateway, _reported(gateway, delivery, run, "process", step):
-        done = process_group(delivery, made, int(part["index"]), Limits.of(os.environ))
+        done = _process(delivery, made, int(part["index"]))
+        step.files = done.files
         step.rows = Rows(read=done.read, rejected=done.rejected)
         step.rejects = done.rejects
     return {"index": int(part["index"]), "read": done.read, "rejected": done.rejected}
@@ -123,7 +132,15 @@ def publish(entry: dict[str, Any], conf: Any, run: TaskRun) -> dict[str, int]:
         done = publish_batch(delivery, Plan.read(delivery))
         step.rows = Rows(loaded=done.loaded, rejected=done.rejected_here)
         step.rejects = done.rejects
+        step.files = done.files
     return {"read": done.read, "loaded": done.loaded, "rejected": done.rejected}
+
+
+def _process(delivery: Delivery, made: Plan, index: int) -> Processed:
+    order = Order.read(delivery)
+    if order is not None and order.staged_job is not None:
+        return restage.take_part(delivery, order, index)
+    return process_group(delivery, made, index, Limits.of(os.environ))
 
 
 def _delivery(entry: dict[str, Any], conf: Any, run: TaskRun) -> Delivery:
@@ -212,6 +229,7 @@ def body_of(
             "loaded": step.rows.loaded,
             "rejected": step.rows.rejected,
         },
+        "files": outcome.as_json(step.files),
         "rejects": [reject.as_json() for reject in step.rejects],
         "error": error,
     }

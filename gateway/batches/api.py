@@ -282,6 +282,7 @@ def list_batch_jobs(batch_id: str, principal: Reader, session: web.SessionDep) -
             BatchIncompleteError,
             ledger.BatchClosedError,
             states.JobActiveError,
+            seal.NothingStagedError,
         ),
     },
 )
@@ -293,6 +294,6 @@ def replay_batch(
     wanted: Annotated[ReplayRequest, web.json_body(ReplayRequest)],
 ) -> JobView:
     """Process a sealed batch again."""
-    job = seal.replay(session, principal, batch_id, wanted.reason)
+    job = seal.replay(session, principal, batch_id, wanted.reason, wanted.source, wanted.contract)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return states.view(session, job)

@@ -109,6 +109,34 @@ class Manifest(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class BatchLayer(Base):
+    """What retention took of a batch: decided at ``purged_at``, gone at ``cleared_at``."""
+
+    __tablename__ = "batch_layer"
+    __table_args__ = (CheckConstraint("layer IN ('landing', 'staged', 'curated')", name="layer"),)
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batch.id"), primary_key=True)
+    layer: Mapped[str] = mapped_column(primary_key=True)
+    purged_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    cleared_at: Mapped[datetime | None]
+
+
+class LegalHold(Base):
+    """What must be kept, whatever retention says: a client's all, a project's, or one batch."""
+
+    __tablename__ = "legal_hold"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    client: Mapped[str] = mapped_column(ForeignKey("client.name"), index=True)
+    project: Mapped[str | None]
+    batch_id: Mapped[str | None]
+    reason: Mapped[str]
+    set_by: Mapped[str]
+    set_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    lifted_by: Mapped[str | None]
+    lifted_at: Mapped[datetime | None]
+
+
 class IdempotencyKey(Base):
     """An answer given once, kept to be given again."""
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Row, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import database
-from gateway.batches import ledger, manifest, states
+from gateway.batches import layers, ledger, manifest, states
 from gateway.batches.model import Batch, File
 from gateway.batches.views import ListedFile
 from gateway.clients import registry
 from gateway.errors import Fault, GatewayError
 from gateway.identity.access import Principal
 from gateway.identity.tokens import KeyRing
-from gateway.jobs import reading
+from gateway.jobs import pinning, reading
 from gateway.jobs import states as job_states
 from gateway.jobs.model import Job
 from gateway.landing.zone import BatchPath, Zone
@@ -28,6 +29,14 @@ class BatchIncompleteError(GatewayError):
     slug = "batch-incomplete"
     status = 409
     title = "The batch is not complete"
+
+
+class NothingStagedError(GatewayError):
+    """There are no staged rows of the batch that were made under the wanted contract."""
+
+    slug = "nothing-staged"
+    status = 409
+    title = "Nothing is staged under this contract"
 
 
 # Files that come while others are looked at are looked at too; who sends for ever is not waited for.
@@ -136,7 +145,14 @@ def _queue(session: Session, principal: Principal, batch: Batch) -> Job:
     )
 
 
-def replay(session: Session, principal: Principal, batch_id: str, reason: str) -> Job:
+def replay(
+    session: Session,
+    principal: Principal,
+    batch_id: str,
+    reason: str,
+    source: pinning.Source = "landing",
+    contract: pinning.Choice = "latest",
+) -> Job:
     """Process a sealed batch again.
 
     Raises
@@ -150,7 +166,9 @@ def replay(session: Session, principal: Principal, batch_id: str, reason: str) -
     BatchClosedError
         It was canceled, has expired or was purged.
     JobActiveError
-        It is being worked on.
+        It is being worked on, or retention is about to take a layer of it.
+    NothingStagedError
+        No earlier attempt left rows that were staged under this contract.
     """
     client = reading.client_of(principal)
     batch = ledger.find(session, client, batch_id, lock=True)
@@ -159,8 +177,11 @@ def replay(session: Session, principal: Principal, batch_id: str, reason: str) -
         raise BatchIncompleteError("The batch is not sealed.")
     if batch.state != "sealed":
         ledger.require_open(batch)
-    if reading.is_active(session, batch_id):
+    if reading.is_active(session, batch_id) or layers.is_being_purged(session, batch_id):
         raise job_states.JobActiveError
+    start = pinning.chosen(session, client, batch.project, batch_id, contract)
+    if source == "staged":
+        start = _staged(session, batch_id, start)
     return job_states.queue_job(
         session,
         client=client,
@@ -169,7 +190,16 @@ def replay(session: Session, principal: Principal, batch_id: str, reason: str) -
         cause="replay",
         created_by=principal.subject,
         reason=reason,
+        start=start,
     )
+
+
+def _staged(session: Session, batch_id: str, start: pinning.Start) -> pinning.Start:
+    purged_at = layers.purged_at(session, batch_id, "staged")
+    job = pinning.last_staged(session, batch_id, start.contract_sha256, after=purged_at)
+    if job is None:
+        raise NothingStagedError("Replay it from landing.")
+    return replace(start, staged_job=job.id)
 
 
 def _check(

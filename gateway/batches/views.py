@@ -139,13 +139,20 @@ class SealRequest(BaseModel):
 
 
 class ReplayRequest(BaseModel):
-    """Why a batch is processed again."""
+    """Why a batch is processed again, from which layer, and under which contract.
+
+    ``latest`` is the project's contract as it stands; ``pinned`` the one of the last attempt that
+    loaded the batch. Staged rows are what the contract of their attempt made of the files, so
+    ``staged`` is for a contract that has not changed since.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     reason: Annotated[
         str, StringConstraints(min_length=1, max_length=500), AfterValidator(_printable)
     ]
+    source: Literal["landing", "staged"] = Field("landing", alias="from")
+    contract: Literal["pinned", "latest"] = "latest"
 
 
 class FileView(BaseModel):

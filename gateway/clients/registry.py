@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, func, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from gateway.database import Base
@@ -47,6 +48,16 @@ class Project(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class ContractVersion(Base):
+    """A contract that a job has used: kept for as long as it may be used again."""
+
+    __tablename__ = "contract_version"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    document: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class ClientSuspendedError(ForbiddenError):
     """The client exists and may not deliver at present."""
 
@@ -80,6 +91,13 @@ def active_project(session: Session, client: str, name: str) -> Project:
         fault = Fault("project", "you have no project of this name", "unknown-project")
         raise InvalidRequestError(errors=[fault])
     return project
+
+
+def keep_contract(session: Session, project: Project) -> str:
+    """Keep a project's contract as it stands, and return its digest."""
+    values = {"sha256": project.contract_sha256, "document": project.contract}
+    session.execute(insert(ContractVersion).values(values).on_conflict_do_nothing())
+    return project.contract_sha256
 
 
 def projects_of(session: Session, client: str) -> list[Project]:

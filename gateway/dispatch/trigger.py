@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from gateway import logs
-from gateway.batches import ledger, manifest
+from gateway.batches import ledger, manifest, orders
 from gateway.batches.model import Batch, Manifest
 from gateway.dispatch import cancel, messenger, setbacks
 from gateway.dispatch.airflow_api import (
@@ -43,6 +43,7 @@ class _Errand:
 
     job: Job
     documents: tuple[Batch, Manifest] | None
+    order: bytes = b""
 
 
 def carry(parts: Messenger, claim: Claim) -> Setback | None:
@@ -78,6 +79,7 @@ def _carry(parts: Messenger, claim: Claim) -> None:
     if errand.documents is not None:
         _respect_hold(parts, errand.job)
         manifest.place(parts.zone, *errand.documents)
+        orders.place(parts.zone, parts.keys, errand.job, errand.order)
         _start(parts, errand.job, look_first=seen_before)
     run_may_exist = seen_before or errand.documents is not None
     if not _settle(parts, claim, run_may_exist=run_may_exist):
@@ -91,7 +93,8 @@ def _read(parts: Messenger, claim: Claim) -> _Errand:
         if job.state not in WAITING:
             return _Errand(job, None)
         batch = ledger.find(session, job.client, job.batch_id)
-        return _Errand(job, (batch, manifest.of(session, job.client, batch.id)))
+        documents = (batch, manifest.of(session, job.client, batch.id))
+        return _Errand(job, documents, orders.document_of(session, job, batch))
 
 
 def _start(parts: Messenger, job: Job, *, look_first: bool) -> None:

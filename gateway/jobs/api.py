@@ -21,7 +21,7 @@ from gateway.errors import (
 )
 from gateway.identity.access import NotAuthenticatedError, Operator, Platform, Reader
 from gateway.identity.tokens import InvalidTokenError
-from gateway.jobs import news, reading, rejects, states
+from gateway.jobs import changes, news, reading, rejects, states
 from gateway.jobs.views import (
     JobPage,
     JobState,
@@ -114,7 +114,9 @@ def show_job(job_id: str, request: Request, principal: Reader, session: web.Sess
     """Show how a job goes. ``Retry-After`` says when to look again while it is active."""
     job = states.find(session, reading.client_of(principal), job_id)
     is_active = job.state in states.ACTIVE
-    return answered(request, states.view(session, job), is_moving=is_active)
+    found = changes.against_earlier(session, job)
+    view = states.view(session, job).model_copy(update={"changes": found})
+    return answered(request, view, is_moving=is_active)
 
 
 @router.get(

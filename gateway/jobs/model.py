@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -20,7 +21,11 @@ from gateway.database import Base
 
 
 class Job(Base):
-    """One processing attempt of one sealed batch; one DAG run."""
+    """One processing attempt of one sealed batch; one DAG run.
+
+    ``contract_sha256`` and ``on_reject`` are pinned when it is queued; ``staged_job`` is the
+    attempt whose staged rows it starts from.
+    """
 
     __tablename__ = "job"
     __table_args__ = (
@@ -30,6 +35,7 @@ class Job(Base):
             " 'partially_succeeded', 'failed', 'canceled')",
             name="state",
         ),
+        CheckConstraint("starts_from IN ('landing', 'staged')", name="starts_from"),
         CheckConstraint("cause IN ('seal', 'replay', 'history')", name="cause"),
         Index("ix_job_client_id", "client", "id"),
         Index(
@@ -45,6 +51,10 @@ class Job(Base):
     batch_id: Mapped[str]
     attempt: Mapped[int]
     cause: Mapped[str]
+    contract_sha256: Mapped[str | None] = mapped_column(ForeignKey("contract_version.sha256"))
+    on_reject: Mapped[dict[str, Any] | None]
+    starts_from: Mapped[str] = mapped_column(server_default="landing")
+    staged_job: Mapped[str | None]
     reason: Mapped[str | None]
     state: Mapped[str] = mapped_column(default="queued")
     waiting_reason: Mapped[str | None]
@@ -76,6 +86,20 @@ class StepPart(Base):
     rows_rejected: Mapped[int] = mapped_column(BigInteger)
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
+
+
+class FilePart(Base):
+    """What one part of a step said of the rows of one file."""
+
+    __tablename__ = "job_file"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    step: Mapped[str] = mapped_column(primary_key=True)
+    map_index: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[str] = mapped_column(primary_key=True)
+    rows_read: Mapped[int] = mapped_column(BigInteger)
+    rows_loaded: Mapped[int] = mapped_column(BigInteger)
+    rows_rejected: Mapped[int] = mapped_column(BigInteger)
 
 
 class Reject(Base):

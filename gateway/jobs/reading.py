@@ -193,6 +193,8 @@ def _view(job: Job, found: Sequence[Summary]) -> JobView:
         created_at=job.created_at,
         finished_at=job.finished_at,
         error=error,
+        starts_from=job.starts_from,
+        contract_sha256=job.contract_sha256,
     )
 
 

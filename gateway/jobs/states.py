@@ -17,9 +17,10 @@ from gateway import database
 from gateway.audit import actions, trail
 from gateway.errors import GatewayError
 from gateway.events import feed
-from gateway.jobs import outcomes, steps
+from gateway.jobs import outcomes, pinning, steps
 from gateway.jobs.model import Job
 from gateway.jobs.outcomes import RunState
+from gateway.jobs.pinning import Start
 from gateway.jobs.reading import (
     ACTIVE,
     ENDED,
@@ -85,11 +86,14 @@ def queue_job(
     cause: Cause,
     created_by: str,
     reason: str | None = None,
+    start: Start | None = None,
 ) -> Job:
     """Add the next processing attempt of a batch, and the message that will start it.
 
-    The caller holds the batch's row lock: attempts are numbered without gaps.
+    The caller holds the batch's row lock: attempts are numbered without gaps. Without ``start``
+    the job begins with what landed, under the project's contract as it stands.
     """
+    start = start or pinning.latest(session, client, project)
     last = session.scalar(select(func.max(Job.attempt)).where(Job.batch_id == batch_id)) or 0
     job = Job(
         id=database.new_id("job"),
@@ -99,6 +103,10 @@ def queue_job(
         attempt=last + 1,
         cause=cause,
         reason=reason,
+        contract_sha256=start.contract_sha256,
+        on_reject=start.on_reject,
+        starts_from="staged" if start.staged_job else "landing",
+        staged_job=start.staged_job,
         state="queued",
         created_by=created_by,
     )

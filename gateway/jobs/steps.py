@@ -11,7 +11,7 @@ from sqlalchemy import and_, delete, exists, func, insert, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from gateway.jobs.model import Job, Reject, StepPart
+from gateway.jobs.model import FilePart, Job, Reject, StepPart
 from gateway.jobs.views import ProgressReport
 
 ORDER = ("plan", "process", "publish")
@@ -75,8 +75,24 @@ def put(session: Session, job_id: str, report: ProgressReport) -> bool:
     )
     if session.execute(statement).first() is None:
         return False
+    _replace_files(session, key, report)
     _replace_rejects(session, key, report)
     return True
+
+
+def _replace_files(session: Session, key: dict[str, Any], report: ProgressReport) -> None:
+    session.execute(delete(FilePart).filter_by(**key))
+    counts = {
+        each.file: {
+            "rows_read": each.read,
+            "rows_loaded": each.loaded,
+            "rows_rejected": each.rejected,
+        }
+        for each in report.files
+    }
+    if counts:
+        rows = [{**key, "file": file, **of_file} for file, of_file in counts.items()]
+        session.execute(insert(FilePart), rows)
 
 
 def _replace_rejects(session: Session, key: dict[str, Any], report: ProgressReport) -> None:

@@ -19,8 +19,10 @@ JobState = Literal[
 ]
 Cause = Literal["seal", "replay", "history"]
 Step = Literal["plan", "process", "publish"]
+Layer = Literal["landing", "staged"]
 
 MAX_REJECTS = 1000
+MAX_FILES = 10_000
 # A thousand parts' counts together still fit the database's and JSON's integers.
 Count = Annotated[int, Field(ge=0, le=10**12)]
 
@@ -49,6 +51,47 @@ class JobError(BaseModel):
 
     code: str
     detail: str
+
+
+class FileRows(BaseModel):
+    """Rows of one file in an attempt."""
+
+    read: int
+    loaded: int
+    rejected: int
+
+
+class FileChange(BaseModel):
+    """A file whose rows came out otherwise; None where an attempt did not meet it."""
+
+    file: str
+    before: FileRows | None
+    after: FileRows | None
+
+
+class RejectChanges(BaseModel):
+    """Rejects that only one of two attempts has, by file, line, column and rule.
+
+    ``is_complete`` is false where more rows were rejected than are kept one by one.
+    """
+
+    new: int
+    gone: int
+    is_complete: bool
+
+
+class JobChanges(BaseModel):
+    """How an attempt came out, held against the earlier one.
+
+    ``files`` names the first thousand of ``files_changed``.
+    """
+
+    earlier_job: str
+    contract_changed: bool | None
+    rows_before: RowCounts
+    files_changed: int
+    files: list[FileChange]
+    rejects: RejectChanges
 
 
 class JobView(BaseModel):
@@ -94,6 +137,9 @@ class JobView(BaseModel):
     created_at: datetime
     finished_at: datetime | None
     error: JobError | None
+    starts_from: Layer = "landing"
+    contract_sha256: str | None = None
+    changes: JobChanges | None = None
 
 
 class JobPage(BaseModel):
@@ -121,6 +167,12 @@ class ReportedRows(BaseModel):
     read: Count
     loaded: Count
     rejected: Count
+
+
+class ReportedFile(ReportedRows):
+    """Rows of one file one task has dealt with."""
+
+    file: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
 class ReportedReject(BaseModel):
@@ -173,5 +225,6 @@ class ProgressReport(BaseModel):
     state: Literal["running", "succeeded", "failed"]
     total: Annotated[int, Field(ge=0, le=1_000_000)]
     rows: ReportedRows
+    files: Annotated[list[ReportedFile], Field(max_length=MAX_FILES)] = []
     rejects: Annotated[list[ReportedReject], Field(max_length=MAX_REJECTS)] = []
     error: ReportedError | None = None

@@ -21,6 +21,7 @@ NOWHERE = "job_" + "0" * 26
 GOLDEN = Path(__file__).parents[2] / "airflow" / "contract" / "progress.json"
 NEWS = GOLDEN.with_name("run_news.json")
 KEYS = "id batch attempt cause state waiting_reason steps rows created_at finished_at error"
+ADDED = ["starts_from", "contract_sha256", "changes"]
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +135,7 @@ def test_a_job_has_the_documented_shape(client: TestClient, acme: Headers, job: 
     found = answer.json()
     assert answer.status_code == 200
     assert answer.headers["retry-after"] == "2"
-    assert list(found) == KEYS.split()
+    assert list(found) == [*KEYS.split(), *ADDED]
     assert (found["batch"], found["attempt"], found["state"]) == (job.batch_id, 1, "queued")
     assert found["rows"] == {"read": 0, "loaded": 0, "rejected": 0}
 
