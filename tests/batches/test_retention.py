@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def batch(services: Services) -> Batch:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+def pipeline(tmp_path: Path) -> Pipeline:
     """A program in the pipeline's place, which notes what it is asked."""
     script = tmp_path / "pipeline.py"
     script.write_text(
