@@ -12,7 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 from airflow.sdk import BaseOperator, conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
@@ -20,23 +19,15 @@ from gateway.provider import telling
 from gateway.provider.hooks import GatewayHook
 from gateway.provider.links import GatewayJobLink
 from gateway.provider.triggers import GatewayJobTrigger
-from gateway.sdk import delivery, records
+from gateway.sdk import delivery, problems, records
 from gateway.sdk import follow as following
 from gateway.sdk.client import GatewayClient
 from gateway.sdk.delivery import Order
 from gateway.sdk.display import describe
-from gateway.sdk.problems import (
-    AbortedError,
-    ClientError,
-    DeliveryError,
-    GatewayProblem,
-    ReceiptError,
-)
+from gateway.sdk.problems import AbortedError, ClientError, GatewayProblem
 from gateway.sdk.records import Job
 from gateway.sdk.watching import UNHURRIED
 
-# What is so for the same files and the same reference, however often it is tried.
-_FOR_GOOD = (DeliveryError, ReceiptError)
 _ENDED_WELL = frozenset({records.SUCCEEDED, records.PARTIALLY_SUCCEEDED})
 _ENDED_BADLY = records.ENDED - _ENDED_WELL
 # In the log; the XCom has more of them.
@@ -197,7 +188,7 @@ class GatewayDeliverOperator(BaseOperator):
         except AbortedError as error:
             raise AirflowException("stopped; what has arrived is kept for the next try") from error
         except ClientError as error:
-            kind = AirflowFailException if _is_for_good(error) else AirflowException
+            kind = AirflowFailException if problems.is_final(error) else AirflowException
             raise kind(str(error)) from error
         except ValueError as error:
             raise AirflowFailException(str(error)) from error
@@ -237,7 +228,7 @@ class GatewayDeliverOperator(BaseOperator):
         try:
             return gateway.replay(job.batch, f"Airflow runs {self.dag_id}.{self.task_id} again")
         except GatewayProblem as problem:
-            if problem.status != httpx.codes.FORBIDDEN:
+            if problem.slug != "forbidden":
                 raise
             self.log.warning("%s may not ask for that", self._hook.way.account.user)
             return job
@@ -295,9 +286,3 @@ class GatewayDeliverOperator(BaseOperator):
 
     def _push(self, context: Any, key: str, value: Any) -> None:
         context["ti"].xcom_push(key=key, value=value)
-
-
-def _is_for_good(error: ClientError) -> bool:
-    if isinstance(error, GatewayProblem):
-        return httpx.codes.is_client_error(error.status) and not error.retryable
-    return isinstance(error, _FOR_GOOD)

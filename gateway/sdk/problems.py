@@ -97,6 +97,13 @@ class AbortedError(ClientError):
     """The caller gave up: nothing was wrong."""
 
 
+def is_final(error: ClientError) -> bool:
+    """Whether the same files by the same reference would meet the same, however often."""
+    if isinstance(error, GatewayProblem):
+        return httpx.codes.is_client_error(error.status) and not error.retryable
+    return isinstance(error, DeliveryError | ReceiptError)
+
+
 def from_response(response: httpx.Response) -> GatewayProblem:
     """Return the problem told by an answer that is not a success; its body must be read."""
     body = _json_object(response)
