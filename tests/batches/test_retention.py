@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def batch(services: Services) -> Batch:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+def pipeline(tmp_path: Path) -> Pipeline:
     """A program in the pipeline's place, which notes what it is asked."""
     script = tmp_path / "pipeline.py"
     script.write_text(
@@ -63,7 +62,7 @@ def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
         "    file.write(json.dumps([sys.argv[1], said]) + '\\n')\n"
         "print(json.dumps({'tables': {}}))\n"
     )
-    yield Pipeline(command=shlex.join([sys.executable, str(script)]), timeout_seconds=30)
+    return Pipeline(command=shlex.join([sys.executable, str(script)]), timeout_seconds=30)
 
 
 def asked(tmp_path: Path) -> list[Any]:
