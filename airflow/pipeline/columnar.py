@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -45,7 +46,13 @@ def survey(file: BinaryIO, chunk_bytes: int, chunk_rows: int) -> tuple[list[str]
     ColumnarError
         If it is damaged, encrypted, or holds columns that are no plain values.
     """
-    parquet = _open(file)
+    with _explained():
+        return _survey(_open(file), chunk_bytes, chunk_rows)
+
+
+def _survey(
+    parquet: pq.ParquetFile, chunk_bytes: int, chunk_rows: int
+) -> tuple[list[str], list[Stretch]]:
     for column in parquet.schema_arrow:
         if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
             msg = f"the column {column.name} holds no plain values"
@@ -75,25 +82,29 @@ def rows_of(file: BinaryIO, stretch: Stretch, columns: Sequence[Column | None]) 
     ColumnarError
         If it turns out to be damaged.
     """
-    parquet = _open(file)
     size = min(MAX_BATCH_ROWS, max(1, _BATCH_VALUES // max(1, len(columns))))
     groups = range(stretch.offset, stretch.offset + stretch.length)
     line = stretch.first_row
-    try:
-        for batch in parquet.iter_batches(size, row_groups=groups, use_threads=False):
+    with _explained():
+        for batch in _open(file).iter_batches(size, row_groups=groups, use_threads=False):
             yield Rows(_frame(batch, columns, line))
             line += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise ColumnarError("the Parquet file is damaged") from error
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:
     file.seek(0)
+    return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Tell what the library finds wrong with a file from what is wrong with the disk."""
     try:
-        return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        is_encrypted = "ncrypt" in str(error)
-        how = "encrypted" if is_encrypted else "damaged or cut short"
+        yield
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        how = "encrypted" if "ncrypt" in str(error) else "damaged or cut short"
         msg = f"the Parquet file is {how}"
         raise ColumnarError(msg) from error
 

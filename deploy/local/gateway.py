@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -51,6 +52,7 @@ def environment(
         "LEASES_POSTGRES_URL_FILE": lessor_files["url"],
         "LEASES_DIRECTORY_BIND_DN": directory.lessor_dn,
         "LEASES_DIRECTORY_BIND_PASSWORD_FILE": lessor_files["ldap"],
+        "PIPELINE_COMMAND": shlex.join(_pipeline()),
         "SERVER_HOST": LOOPBACK,
         "SERVER_PORT": ports.gateway,
         "LOG_LEVEL": "info",
@@ -58,6 +60,14 @@ def environment(
     variables = {f"GATEWAY_{name}": str(value) for name, value in given.items()}
     # This checkout's gateway, whichever checkout the environment was made from.
     return layout.clean_environment() | {"PYTHONPATH": str(ROOT)} | variables
+
+
+def _pipeline() -> list[str]:
+    """Return what starts the pipeline's own programs, with the roots that its tasks have."""
+    roots = {"LANDING": layout.LANDING, "STAGED": layout.STAGED, "CURATED": layout.CURATED}
+    variables = [f"INGEST_{name}_DIR={root}" for name, root in roots.items()]
+    path = f"PYTHONPATH={ROOT / 'airflow'}"
+    return ["env", path, *variables, str(environments.AIRFLOW.python), "-m", "pipeline"]
 
 
 def _airflow(ports: Ports, secrets: Secrets) -> dict[str, object]:

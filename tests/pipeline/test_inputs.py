@@ -158,6 +158,11 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "one object": ("a.json", b'{\n "flight": 1\n}', "one JSON object, and no list of them"),
     "cut array": ("a.json", FORMATS["a.json"][:-4], "the JSON array is cut short"),
     "cut Parquet": ("a.parquet", FORMATS["a.parquet"][:-9], "damaged or cut short"),
+    "names that are no text": (
+        "a.parquet",
+        FORMATS["a.parquet"].replace(b"carrier", b"carr\xbeer"),
+        "damaged or cut short",
+    ),
     "nested Parquet": ("a.parquet", nested(), "the column carrier holds no plain values"),
     "protected": ("a.xlsx", protected(), "protected by a password"),
     "cut old workbook": ("a.xls", protected()[:-40], "damaged or cut short"),
