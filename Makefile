@@ -41,7 +41,7 @@ test: bootstrap ## run the whole suite on real Postgres, OpenLDAP and Airflow
 	exit $$((gateway || airflow))
 
 test-gateway:
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(GATEWAY_TESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(GATEWAY_TESTS) $(PYTEST_ARGS)
 
 # A process for each folder, of which the longest takes as long as the others together.
 test-airflow:
