@@ -53,25 +53,25 @@ def onboard(stack: Stack, directory: Path, longest: int) -> None:
 def test_a_corrected_contract_a_correction_and_a_rebuild_change_the_rows_they_should(
     stack: Stack, tmp_path: Path
 ) -> None:
-    lines = flights(5, 50).splitlines()
+    lines = flights(5, 500).splitlines()
     far = lines[1].replace(",1400,", ",2400,")
     path = tmp_path / "flights_2013_05.csv"
     path.write_text("\n".join([lines[0], far, *lines[2:]]) + "\n")
     job = sent(stack, path, "may")
     batch, count = job["batch"], f"select count(*) from t where _batch_id = '{job['batch']}'"
-    assert job["rows"]["loaded"] == 50, job
+    assert job["rows"]["loaded"] == 500, job
 
     onboard(stack, tmp_path, 2000)
     try:
         corrected = replayed(stack, batch)
-        assert corrected["rows"] == {"read": 50, "loaded": 49, "rejected": 1}
+        assert corrected["rows"] == {"read": 500, "loaded": 499, "rejected": 1}
         assert corrected["changes"]["contract_changed"] is True
         assert corrected["changes"]["rejects"] == {"new": 1, "gone": 0, "is_complete": True}
-        assert stack.rows(*TABLE, count) == [[49]]
+        assert stack.rows(*TABLE, count) == [[499]]
         staged = replayed(stack, batch, **{"from": "staged"})
         assert (staged["rows"], staged["starts_from"]) == (corrected["rows"], "staged")
         assert staged["changes"]["files_changed"] == 0
-        assert stack.rows(*TABLE, count) == [[49]]
+        assert stack.rows(*TABLE, count) == [[499]]
     finally:
         onboard(stack, tmp_path, 12_500)
 
