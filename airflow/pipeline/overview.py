@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.rejects import printable
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.staging import Chunk, Plan
 
 MAX_FILES = 200
+MAX_TOLD, MAX_TOLD_CHARS = 1000, 1024
 _HEADING = ("file", "format", "encoding", "delimiter", "size", "table", "chunks")
 _DELIMITERS = {"\t": "tab", "": "-"}
 _ENCODINGS = {"": "-", "utf-8-sig": "utf-8 with mark"}
@@ -32,6 +33,33 @@ def table_of(plan: Plan) -> str:
     size = size_in_words(sum(chunk.size_bytes for chunk in chunks))
     head = f"Plan: {len(files)} files, {size}, in {len(chunks)} chunks for {len(plan.groups)} tasks"
     return "\n".join([head, *rows])
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Give the same as the gateway keeps it; the first thousand files."""
+    chunks = [chunk for group in plan.groups for chunk in group]
+    files = [list(of_file) for _, of_file in groupby(chunks, key=lambda chunk: chunk.file)]
+    told = [_file(each) for each in files if len(each[0].file) <= MAX_TOLD_CHARS]
+    return {
+        "files_total": len(files),
+        "chunks": len(chunks),
+        "tasks": len(plan.groups),
+        "files": told[:MAX_TOLD],
+    }
+
+
+def _file(chunks: Sequence[Chunk]) -> dict[str, Any]:
+    first = chunks[0]
+    return {
+        "file": first.file,
+        "format": first.kind,
+        "encoding": first.dialect.encoding or None,
+        "delimiter": first.dialect.delimiter or None,
+        "size_bytes": sum(chunk.size_bytes for chunk in chunks),
+        "table": first.table,
+        "refusal": first.refusal,
+        "chunks": len(chunks),
+    }
 
 
 def _line(chunks: Sequence[Chunk]) -> tuple[str, ...]:

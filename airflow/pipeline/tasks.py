@@ -65,6 +65,7 @@ class Step:
     rows: Rows = field(default_factory=Rows)
     rejects: list[Reject] = field(default_factory=list)
     files: list[FileRows] = field(default_factory=list)
+    plan: dict[str, Any] | None = None
 
 
 def plan(entry: dict[str, Any], conf: Any, run: TaskRun) -> list[dict[str, Any]]:
@@ -85,7 +86,8 @@ def plan(entry: dict[str, Any], conf: Any, run: TaskRun) -> list[dict[str, Any]]
         If the delivery cannot be loaded; the gateway knows of it then.
     """
     delivery = _delivery(entry, conf, run)
-    with _gateway() as gateway, _reported(gateway, delivery, run, "plan", Step(1)):
+    step = Step(1)
+    with _gateway() as gateway, _reported(gateway, delivery, run, "plan", step):
         keys = gateway.jwks()
         order = read_order(delivery, entry, keys)
         if order.staged_job is not None:
@@ -94,6 +96,7 @@ def plan(entry: dict[str, Any], conf: Any, run: TaskRun) -> list[dict[str, Any]]
             limits = Limits.of(os.environ)
             made = make_plan(delivery, order.contract, order.on_reject, keys, limits=limits)
         order.write(delivery)
+        step.plan = overview.as_json(made)
     log.info("%s", overview.table_of(made))
     total = len(made.groups)
     return [{"index": i, "total": total, "label": label_of(made, i)} for i in range(total)]
@@ -231,5 +234,6 @@ def body_of(
         },
         "files": outcome.as_json(step.files),
         "rejects": [reject.as_json() for reject in step.rejects],
+        "plan": step.plan,
         "error": error,
     }

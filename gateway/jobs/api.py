@@ -115,7 +115,8 @@ def show_job(job_id: str, request: Request, principal: Reader, session: web.Sess
     job = states.find(session, reading.client_of(principal), job_id)
     is_active = job.state in states.ACTIVE
     found = changes.against_earlier(session, job)
-    view = states.view(session, job).model_copy(update={"changes": found})
+    more = {"changes": found, "plan": reading.plan_of(session, job_id)}
+    view = states.view(session, job).model_copy(update=more)
     return answered(request, view, is_moving=is_active)
 
 

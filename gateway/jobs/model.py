@@ -88,6 +88,15 @@ class StepPart(Base):
     finished_at: Mapped[datetime | None]
 
 
+class Plan(Base):
+    """How a job's first step took the delivery apart, as it said (``views.JobPlan``)."""
+
+    __tablename__ = "job_plan"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id"), primary_key=True)
+    document: Mapped[dict[str, Any]]
+
+
 class FilePart(Base):
     """What one part of a step said of the rows of one file."""
 

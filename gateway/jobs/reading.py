@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from gateway.errors import Fault, GatewayError, InvalidRequestError, NotFoundError
 from gateway.identity.access import Principal
 from gateway.jobs import steps
-from gateway.jobs.model import Job
+from gateway.jobs.model import Job, Plan
 from gateway.jobs.steps import Summary
-from gateway.jobs.views import JobError, JobView, RowCounts, StepView
+from gateway.jobs.views import JobError, JobPlan, JobView, RowCounts, StepView
 
 ACTIVE = frozenset({"queued", "blocked", "dispatched", "running"})
 ENDED = frozenset({"succeeded", "partially_succeeded", "failed", "canceled"})
@@ -157,6 +157,12 @@ def is_active(session: Session, batch_id: str) -> bool:
 def view(session: Session, job: Job) -> JobView:
     """Return a job as its client sees it."""
     return views(session, [job])[0]
+
+
+def plan_of(session: Session, job_id: str) -> JobPlan | None:
+    """Return how a job's delivery was taken apart; None before that is known."""
+    found = session.get(Plan, job_id)
+    return None if found is None else JobPlan.model_validate(found.document)
 
 
 def views(session: Session, jobs: Sequence[Job]) -> list[JobView]:

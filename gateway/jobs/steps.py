@@ -11,7 +11,7 @@ from sqlalchemy import and_, delete, exists, func, insert, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from gateway.jobs.model import FilePart, Job, Reject, StepPart
+from gateway.jobs.model import FilePart, Job, Plan, Reject, StepPart
 from gateway.jobs.views import ProgressReport
 
 ORDER = ("plan", "process", "publish")
@@ -76,6 +76,8 @@ def put(session: Session, job_id: str, report: ProgressReport) -> bool:
     if session.execute(statement).first() is None:
         return False
     _replace_files(session, key, report)
+    if report.plan is not None:
+        session.merge(Plan(job_id=job_id, document=report.plan.model_dump()))
     _replace_rejects(session, key, report)
     return True
 

@@ -23,6 +23,8 @@ Layer = Literal["landing", "staged"]
 
 MAX_REJECTS = 1000
 MAX_FILES = 10_000
+MAX_PLANNED = 1000
+Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 # A thousand parts' counts together still fit the database's and JSON's integers.
 Count = Annotated[int, Field(ge=0, le=10**12)]
 
@@ -94,6 +96,28 @@ class JobChanges(BaseModel):
     rejects: RejectChanges
 
 
+class PlannedFile(BaseModel):
+    """What was found of a file before its rows are read; ``table`` is None where it fits none."""
+
+    file: str
+    format: str
+    encoding: str | None
+    delimiter: str | None
+    size_bytes: int
+    table: str | None
+    refusal: str | None
+    chunks: int
+
+
+class JobPlan(BaseModel):
+    """How a delivery is taken apart; ``files`` names the first thousand of ``files_total``."""
+
+    files_total: int
+    chunks: int
+    tasks: int
+    files: list[PlannedFile]
+
+
 class JobView(BaseModel):
     """One processing attempt of a sealed batch."""
 
@@ -140,6 +164,7 @@ class JobView(BaseModel):
     starts_from: Layer = "landing"
     contract_sha256: str | None = None
     changes: JobChanges | None = None
+    plan: JobPlan | None = None
 
 
 class JobPage(BaseModel):
@@ -206,6 +231,32 @@ class RunNews(BaseModel):
     state: Literal["running", "success", "failed"]
 
 
+class ReportedPlannedFile(BaseModel):
+    """What the first step found of one file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    file: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    format: Word
+    encoding: Word | None
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None
+    size_bytes: Annotated[int, Field(ge=0, le=2**53 - 1)]
+    table: Annotated[str, StringConstraints(max_length=63)] | None
+    refusal: Word | None
+    chunks: Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class ReportedPlan(BaseModel):
+    """How the first step took a delivery apart."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    files_total: Annotated[int, Field(ge=0, le=10_000_000)]
+    chunks: Annotated[int, Field(ge=0, le=10_000_000)]
+    tasks: Annotated[int, Field(ge=0, le=1_000_000)]
+    files: Annotated[list[ReportedPlannedFile], Field(max_length=MAX_PLANNED)]
+
+
 class ProgressReport(BaseModel):
     """What one try of one task says of its part of a step.
 
@@ -227,4 +278,5 @@ class ProgressReport(BaseModel):
     rows: ReportedRows
     files: Annotated[list[ReportedFile], Field(max_length=MAX_FILES)] = []
     rejects: Annotated[list[ReportedReject], Field(max_length=MAX_REJECTS)] = []
+    plan: ReportedPlan | None = None
     error: ReportedError | None = None

@@ -123,7 +123,7 @@ def test_a_manifest_has_the_agreed_keys(
     }
 
 
-@pytest.mark.parametrize("kind", ["request", "failed"])
+@pytest.mark.parametrize("kind", ["request", "planned", "failed"])
 def test_the_agreed_progress_report_is_taken(
     client: TestClient,
     sessions: sessionmaker[Session],

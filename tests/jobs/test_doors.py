@@ -21,7 +21,7 @@ NOWHERE = "job_" + "0" * 26
 GOLDEN = Path(__file__).parents[2] / "airflow" / "contract" / "progress.json"
 NEWS = GOLDEN.with_name("run_news.json")
 KEYS = "id batch attempt cause state waiting_reason steps rows created_at finished_at error"
-ADDED = ["starts_from", "contract_sha256", "changes"]
+ADDED = ["starts_from", "contract_sha256", "changes", "plan"]
 
 
 @pytest.fixture(autouse=True)
@@ -187,7 +187,7 @@ def test_the_agreed_reports_are_taken_and_shown(
     client: TestClient, acme: Headers, platform: Headers, job: Job
 ) -> None:
     golden = json.loads(GOLDEN.read_text())
-    for kind in ("request", "failed"):
+    for kind in ("planned", "request", "failed"):
         report = {**golden[kind], "run_id": f"gw.{job.id}", "batch_id": job.batch_id}
         for _ in range(2):
             path = f"/v1/jobs/{job.id}/progress"
@@ -196,10 +196,14 @@ def test_the_agreed_reports_are_taken_and_shown(
     found = client.get(f"/v1/jobs/{job.id}", headers=acme).json()
     assert found["state"] == "running"
     assert [(each["name"], each["state"]) for each in found["steps"]] == [
+        ("plan", "succeeded"),
         ("process", "running"),
         ("publish", "failed"),
     ]
     assert found["rows"] == {"read": 27004, "loaded": 0, "rejected": 1}
+    assert found["plan"] == golden["planned"]["plan"]
+    (listed,) = client.get("/v1/jobs", headers=acme).json()["items"]
+    assert listed["plan"] is None, "a list is not for the length of a thousand plans"
 
 
 def test_a_report_of_another_run_or_an_ended_job_is_refused(

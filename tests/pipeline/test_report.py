@@ -35,6 +35,11 @@ def test_reports_have_exactly_the_golden_shape(stage: Stage) -> None:
     processed = next(r for r in stage.gateway.ended() if r["step"] == "process")
     assert processed.pop("job_id") == stage.conf(f"bat_{1:026d}")["job_id"]
     assert shape(processed) == shape(golden["request"])
+    planned = next(r for r in stage.gateway.ended() if r["step"] == "plan")
+    del planned["job_id"]
+    assert shape(planned) == shape(golden["planned"])
+    (file,) = planned["plan"]["files"]
+    assert (file["file"], file["table"], file["delimiter"]) == ("a.csv", "flights", ",")
     stage.on_reject = {"policy": "fail-batch"}
     with pytest.raises(DeliveryError):
         stage.load({"a.csv": GOOD + b"3,AA,n/a\n"}, batch=2)
