@@ -114,6 +114,29 @@ def test_keys_are_rotated_listed_and_recorded(
     assert [json.loads(line).get("action") for line in exported[:-1]] == ["key.rotated"] * 3
 
 
+def test_a_hold_is_set_listed_and_lifted(gateway: Run, spec_file: Path) -> None:
+    gateway("clients", "apply", str(spec_file))
+    words = ["--client", "acme", "--project", "flights", "--reason", "case 2026-17"]
+    hold = gateway("holds", "set", *words).stdout.strip()
+    assert hold.startswith("hld_")
+    listed = gateway("holds", "list").stdout
+    assert re.fullmatch(rf"{hold}\tacme\tflights\toperator:\S+\tcase 2026-17\n", listed)
+    nobody = gateway("holds", "set", "--client", "nobody", "--reason", "x")
+    assert (nobody.returncode, nobody.stdout) == (1, "")
+    assert gateway("holds", "lift", hold).returncode == 0
+    assert gateway("holds", "list").stdout == ""
+    *records, _ = map(json.loads, gateway("audit", "export").stdout.splitlines())
+    assert [each["action"] for each in records[1:]] == ["hold.set", "hold.lifted"]
+    assert {each["subject"] for each in records[1:]} == {hold}
+
+
+def test_tables_are_not_rebuilt_where_no_pipeline_is_at_hand(gateway: Run, spec_file: Path) -> None:
+    gateway("clients", "apply", str(spec_file))
+    refused = gateway("rebuild", "--project", "acme/flights")
+    assert refused.returncode == 1
+    assert "GATEWAY_PIPELINE_COMMAND" in refused.stderr
+
+
 def test_an_empty_landing_zone_is_reconciled(gateway: Run) -> None:
     done = gateway("reconcile")
     assert done.returncode == 0, done.stderr
