@@ -13,6 +13,7 @@ things are at rest: the client has tried again what failed, and abandoned upload
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import sys
@@ -41,6 +42,15 @@ class Finding:
     kind: str
     subject: str
     detail: str = ""
+
+
+def told(compact: bytes) -> dict[str, Any]:
+    """Return what a signed document says."""
+    payload = compact.split(b".")[1]
+    found: dict[str, Any] = json.loads(
+        base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4))
+    )
+    return found
 
 
 @dataclass
@@ -125,10 +135,16 @@ class Case:
         row = manifests.get(batch)
         if name.startswith("."):
             yield Finding("I9", "temporary-left", f"{batch}/{name}")
+        elif row is not None and name.removesuffix(".jws") in self._jobs_of(batch):
+            if told(content)["job"] != name.removesuffix(".jws"):
+                yield Finding("I2", "order-of-another-job", f"{batch}/{name}")
         elif row is None or name not in DOCUMENTS:
             yield Finding("I2", "document-unsealed", f"{batch}/{name}")
         elif content not in {bytes(row["document"]), row["receipt"].encode()}:
             yield Finding("I2", "document-changed", f"{batch}/{name}")
+
+    def _jobs_of(self, batch: str) -> set[str]:
+        return {row["id"] for row in self.ledger.of("job") if row["batch_id"] == batch}
 
     def rows(self) -> Iterator[Finding]:
         """Every complete row has its file, whoever sent it."""

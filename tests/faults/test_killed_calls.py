@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ CALLS = (
 # A server that dies at one of these has done what it has done before the next.
 IDLE = re.compile(r'^sendto\(.*"Q[^"]{2,20}(SELECT|SET|BEGIN)')
 AT_ONCE = 4
+TRIES = 4
 Act = Callable[[Client, str], object]
 
 
@@ -59,11 +60,13 @@ class Killing:
     is_done: Callable[[Client, str], bool]
     died_at: list[str] = field(default_factory=list)
     died_after: list[str] = field(default_factory=list)
+    positions: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def everywhere(self) -> None:
         """Kill at every position of every kind of call, several servers at a time."""
         self._once("healthy", None)
-        positions = sorted(worthwhile(self.directory / "healthy.strace"))
+        self.positions = worthwhile(self.directory / "healthy.strace")
+        positions = sorted(self.positions)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for _ in pool.map(lambda each: self._once(f"{each[0]}-{each[1]}", each), positions):
                 pass
@@ -93,19 +96,36 @@ class Killing:
     def survived(self, *calls: str) -> list[str]:
         """Return those of these patterns that look like no call at which a server died.
 
-        Ask only for calls of one thread: behind another's of the same number one is hidden.
+        Ask only for calls of one thread: behind another's of the same number one is hidden. Where
+        two threads have shared the work of one, its last calls had lower numbers: tried again.
         """
+        for again in range(TRIES):
+            for call in self._missing(calls):
+                for kind, number in self._positions_of(call):
+                    self._once(f"{kind}-{number}-again-{again}", (kind, number))
+        return self._missing(calls)
+
+    def _missing(self, calls: Sequence[str]) -> list[str]:
         return [call for call in calls if not any(re.search(call, each) for each in self.died_at)]
 
+    def _positions_of(self, call: str) -> list[tuple[str, int]]:
+        return [
+            each for each, texts in self.positions.items() if re.search(call, texts, re.MULTILINE)
+        ]
 
-def worthwhile(log: Path) -> set[tuple[str, int]]:
-    """Return the positions at which to kill: a kind of call and its number within a thread."""
-    found = set()
+
+def worthwhile(log: Path) -> dict[tuple[str, int], str]:
+    """Return the positions at which to kill: a kind of call and its number within a thread.
+
+    With each the calls that stood there, a line for each thread.
+    """
+    found: dict[tuple[str, int], str] = {}
     seen: Counter[tuple[str, str]] = Counter()
     for thread, name, text in calls_in(log):
         seen[thread, name] += 1
         if IDLE.match(text) is None:
-            found.add((name, seen[thread, name]))
+            position = (name, seen[thread, name])
+            found[position] = "\n".join([*found.get(position, "").splitlines(), text])
     return found
 
 
