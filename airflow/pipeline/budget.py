@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -36,9 +37,10 @@ AnySink = TypeVar("AnySink", bound=Sink)
 
 
 class Budget:
-    """What all archives of one delivery may still unpack to."""
+    """What all archives of one delivery may still unpack to; several threads may ask."""
 
     def __init__(self, caps: Caps) -> None:
+        self._lock = threading.Lock()
         self.caps = caps
         self.entries = 0
         self.total_bytes = 0
@@ -52,7 +54,8 @@ class Budget:
         DeliveryError
             ``unsafe-archive`` if that is too many.
         """
-        self.entries += count
+        with self._lock:
+            self.entries += count
         if self.entries > self.caps.entries:
             raise unsafe(name, f"holds more than {self.caps.entries} files")
 
@@ -64,7 +67,8 @@ class Budget:
         DeliveryError
             ``unsafe-archive`` if that is too many.
         """
-        self.total_bytes += count
+        with self._lock:
+            self.total_bytes += count
         if self.total_bytes > self.caps.total_bytes:
             raise unsafe(name, "unpacks to more than is allowed")
 

@@ -65,7 +65,7 @@ def _divide(
     if not manifest.files:
         raise DeliveryError("empty-batch", "the batch holds no files")
     survey = Survey(delivery, budget, limits)
-    found = [f for landed in manifest.files for f in survey.take(landed)]
+    found = survey.take_all(manifest.files)
     if not found:
         raise DeliveryError("empty-batch", "the archives of the batch hold no files")
     divider = Divider(delivery, contract, limits, budget)
