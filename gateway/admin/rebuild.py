@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from gateway.audit import actions, trail
 from gateway.batches import layers, orders, program
 from gateway.batches.model import Batch
-from gateway.clients.registry import ContractVersion, Project
+from gateway.clients import registry
+from gateway.clients.registry import Project
 from gateway.errors import Fault, GatewayError, NotFoundError
 from gateway.identity.tokens import KeyRing
 from gateway.jobs.model import Job
@@ -49,7 +50,7 @@ def run(
         The pipeline's program failed; the tables are as they were.
     """
     with sessions.begin() as session:
-        said, left_out = _order(session, client, project, without_purged=without_purged)
+        said = _order(session, client, project, without_purged=without_purged)
     done = program.run(config, "rebuild", {**said, "jwks": keys.jwks()})
     with sessions.begin() as session:
         trail.record(
@@ -58,14 +59,12 @@ def run(
             action=actions.CURATED_REBUILT,
             client=client,
             subject=f"{client}/{project}",
-            details={"batches": len(said["batches"]), "left_out": left_out, **done},
+            details={"batches": len(said["batches"]), "left_out": said["left_out"], **done},
         )
-    return {**done, "left_out": left_out}
+    return {**done, "left_out": said["left_out"]}
 
 
-def _order(
-    session: Session, client: str, project: str, *, without_purged: bool
-) -> tuple[dict[str, Any], list[str]]:
+def _order(session: Session, client: str, project: str, *, without_purged: bool) -> dict[str, Any]:
     if session.get(Project, (client, project)) is None:
         raise NotFoundError
     mine = (Job.client == client, Job.project == project)
@@ -86,14 +85,13 @@ def _order(
     if lost and not without_purged:
         faults = [Fault(each, "its files are no longer retained", "purged") for each in lost]
         raise NotRebuildableError("Leave them out with --without-purged.", errors=faults)
-    superseded = sorted(retired)
     return {
         "client": client,
         "project": project,
         "batches": batches,
-        "retired": superseded,
+        "retired": sorted(retired),
         "left_out": lost,
-    }, lost
+    }
 
 
 def _loaded(session: Session, client: str, project: str) -> list[tuple[Batch, Job]]:
@@ -114,12 +112,10 @@ def _loaded(session: Session, client: str, project: str) -> list[tuple[Batch, Jo
 
 
 def _entry(session: Session, batch: Batch, job: Job) -> dict[str, Any]:
-    sha256 = job.contract_sha256
-    contract = None if sha256 is None else session.get_one(ContractVersion, sha256).document
     return {
         "batch": batch.id,
         "job": job.id,
         "attempt": job.attempt,
-        "contract": contract,
+        "contract": registry.kept_contract(session, job.contract_sha256),
         "on_reject": job.on_reject,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.orm import Session
 
 from gateway import database
@@ -86,13 +86,11 @@ def _require_there(
     if project is not None:
         is_there &= session.get(Project, (client, project)) is not None
     if batch_id is not None:
-        query = select(func.count()).where(Batch.client == client, Batch.id == batch_id)
+        query = select(Batch.id).where(Batch.client == client, Batch.id == batch_id)
         if project is not None:
             query = query.where(Batch.project == project)
         # Locked, so that a purge which is being decided is decided before this or sees it.
-        lock = select(Batch.id).where(Batch.client == client, Batch.id == batch_id)
-        session.execute(lock.with_for_update(key_share=True))
-        is_there &= bool(session.scalar(query))
+        is_there &= session.scalar(query.with_for_update(key_share=True)) is not None
     if not is_there:
         raise NotFoundError
 

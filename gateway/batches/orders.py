@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.batches.model import Batch
-from gateway.clients.registry import ContractVersion
+from gateway.clients import registry
 from gateway.identity.tokens import KeyRing
 from gateway.jobs.model import Job
 from gateway.landing.zone import BatchPath, Zone
@@ -20,9 +20,6 @@ LONGEST_CHAIN = 100
 
 def document_of(session: Session, job: Job, batch: Batch) -> bytes:
     """Return a job's order: its contract and tolerance, where it starts, what it retires."""
-    contract = None
-    if job.contract_sha256 is not None:
-        contract = session.get_one(ContractVersion, job.contract_sha256).document
     return rfc8785.dumps(
         {
             "version": VERSION,
@@ -31,7 +28,7 @@ def document_of(session: Session, job: Job, batch: Batch) -> bytes:
             "client": job.client,
             "project": job.project,
             "attempt": job.attempt,
-            "contract": contract,
+            "contract": registry.kept_contract(session, job.contract_sha256),
             "contract_sha256": job.contract_sha256,
             "on_reject": job.on_reject,
             "from": job.starts_from,

@@ -93,6 +93,11 @@ def active_project(session: Session, client: str, name: str) -> Project:
     return project
 
 
+def kept_contract(session: Session, sha256: str | None) -> dict[str, Any] | None:
+    """Return a contract that was kept; None for none."""
+    return None if sha256 is None else session.get_one(ContractVersion, sha256).document
+
+
 def keep_contract(session: Session, project: Project) -> str:
     """Keep a project's contract as it stands, and return its digest."""
     values = {"sha256": project.contract_sha256, "document": project.contract}
