@@ -40,6 +40,23 @@ class DeliveryError(Exception):
         self.rows_rejected = rows_rejected
 
 
+class PlatformError(Exception):
+    """What the platform, or a system it needs, could not do this time; another try may.
+
+    Parameters
+    ----------
+    code
+        Stable word for the kind of failure, for example ``database-unavailable``.
+    detail
+        One sentence for the sender, who need not change a thing.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
 # What storage says of itself; libraries that are not Python's keep the words alone.
 _STORAGE = {
     errno.ENOSPC: ("No space left on device", "is full"),
@@ -52,6 +69,8 @@ _STORAGE = {
 
 def platform_failure(error: BaseException) -> tuple[str, str]:
     """Say as code and sentence what the platform could not do; its sender need not change a thing."""
+    if isinstance(error, PlatformError):
+        return error.code, error.detail
     for number, (words, state) in _STORAGE.items():
         if getattr(error, "errno", None) == number or words in str(error):
             return "storage-unavailable", f"the platform's storage {state}; the delivery is kept"

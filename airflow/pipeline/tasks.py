@@ -24,10 +24,11 @@ from pipeline.report import TRIES, Gateway
 from pipeline.staging import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pipeline.delivery import Delivery
     from pipeline.outcome import FileRows
+    from pipeline.postgres_session import Place
     from pipeline.process import Processed
     from pipeline.rejects import Reject
 
@@ -121,18 +122,30 @@ def process(entry: dict[str, Any], conf: Any, run: TaskRun, part: dict[str, Any]
     return {"index": int(part["index"]), "read": done.read, "rejected": done.rejected}
 
 
-def publish(entry: dict[str, Any], conf: Any, run: TaskRun) -> dict[str, int]:
+def publish(
+    entry: dict[str, Any],
+    conf: Any,
+    run: TaskRun,
+    database: Callable[[], Place] | None = None,
+) -> dict[str, int]:
     """Publish a processed batch; give the counts of the whole batch.
+
+    Parameters
+    ----------
+    database
+        Gives the client's own database, for a project whose rows go there as well.
 
     Raises
     ------
     ConfError, DeliveryError
         As `plan`.
+    PlatformError
+        The client's database is away.
     """
     delivery = _delivery(entry, conf, run)
     step = Step(1)
     with _gateway() as gateway, _reported(gateway, delivery, run, "publish", step, asks=True):
-        done = publish_batch(delivery, Plan.read(delivery))
+        done = publish_batch(delivery, Plan.read(delivery), database)
         step.rows = Rows(loaded=done.loaded, rejected=done.rejected_here)
         step.rejects = done.rejects
         step.files = done.files
