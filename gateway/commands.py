@@ -40,7 +40,8 @@ def clients_plan(files: SpecFiles) -> None:
     from gateway.onboarding import plan, spec  # noqa: PLC0415
 
     with failures(), services() as parts:
-        specs = [spec.read(path) for path in files]
+        lends = parts.settings.leases.postgres_url is not None
+        specs = [spec.read(path, has_databases=lends) for path in files]
         with parts.sessions.begin() as session:
             for each in specs:
                 _print_changes(each.client, plan.changes(session, each))
@@ -55,7 +56,8 @@ def clients_apply(files: SpecFiles) -> None:
     from gateway.onboarding import apply, spec  # noqa: PLC0415
 
     with failures(), services() as parts:
-        specs = [spec.read(path) for path in files]
+        lends = parts.settings.leases.postgres_url is not None
+        specs = [spec.read(path, has_databases=lends) for path in files]
         with parts.sessions.begin() as session:
             for each in specs:
                 _print_changes(each.client, apply.apply(session, each, actor=operator()))

@@ -193,14 +193,15 @@ def apply_client(
     document: Annotated[dict[str, Any], web.json_document()],
 ) -> views.Applied:
     """Bring a client to what the spec says, contracts inline; nothing changes the second time."""
-    wanted = spec.parse(document)
+    config = request.app.state.settings
+    wanted = spec.parse(document, has_databases=config.leases.postgres_url is not None)
     if wanted.client != client:
         message = "The spec names another client than the address."
         raise InvalidRequestError(message)
     with request.app.state.sessions.begin() as session:
         changes = apply.apply(session, wanted, actor=principal.subject)
     with request.app.state.sessions.begin() as session:
-        apply.export(session, request.app.state.settings.airflow.registry_path)
+        apply.export(session, config.airflow.registry_path)
     return views.Applied(client=client, changes=[str(each) for each in changes])
 
 

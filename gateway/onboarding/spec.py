@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 import rfc8785
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from gateway.clients.limits import Limits
 from gateway.errors import Fault, GatewayError
-from gateway.onboarding import contracts
+from gateway.onboarding import contracts, databases
 from gateway.onboarding.quantities import Retention, SizeBytes
 
 CLIENT_NAME = r"^[a-z][a-z0-9-]{1,30}$"
@@ -99,7 +99,8 @@ class ProjectSpec(_Section):
     retention: RetentionSpec = RetentionSpec()
     # What the pipeline cannot do yet is refused here, instead of being quietly left out there.
     engine: Literal["local"] = "local"
-    load: dict[Literal["postgres"], Literal[False]] = {}
+    # Into curated tables in any case; with ``postgres`` into the client's own database as well.
+    load: dict[Literal["postgres"], StrictBool] = {}
     limits: ProjectLimitsSpec = ProjectLimitsSpec()
 
 
@@ -112,8 +113,13 @@ class ClientSpec(_Section):
     projects: dict[str, ProjectSpec] = Field(min_length=1, max_length=500)
 
 
-def parse(document: Any) -> ClientSpec:
+def parse(document: Any, *, has_databases: bool = False) -> ClientSpec:
     """Check a client file's content, contracts inline.
+
+    Parameters
+    ----------
+    has_databases
+        Whether this platform lends clients' tasks databases.
 
     Raises
     ------
@@ -129,10 +135,10 @@ def parse(document: Any) -> ClientSpec:
         if not re.fullmatch(PROJECT_NAME, name):
             faults.append(Fault(f"projects/{name}", "a project's name is a-z, 0-9, - and _"))
         prefix = f"projects/{name}/contract/"
-        faults += [
-            Fault(prefix + each.pointer, each.detail, each.code)
-            for each in contracts.faults(project.contract)
-        ]
+        wrong = contracts.faults(project.contract)
+        faults += [Fault(prefix + each.pointer, each.detail, each.code) for each in wrong]
+        if project.load.get("postgres") and not wrong:
+            faults += databases.faults(name, project.contract, has_databases=has_databases)
         faults += _wider(spec.limits, name, project.limits)
     if faults:
         raise SpecError(errors=faults)
@@ -148,8 +154,13 @@ def _wider(held: LimitsSpec, name: str, own: ProjectLimitsSpec) -> Iterator[Faul
             yield Fault(f"projects/{name}/limits/{limit}", detail, "above-the-client")
 
 
-def read(path: Path) -> ClientSpec:
+def read(path: Path, *, has_databases: bool = False) -> ClientSpec:
     """Read a client file and the contracts it names, which lie relative to it.
+
+    Parameters
+    ----------
+    has_databases
+        As of `parse`.
 
     Raises
     ------
@@ -167,7 +178,7 @@ def read(path: Path) -> ClientSpec:
             origins[where] = _Source(path.parent / contract, source.place(where))
             project["contract"] = origins[where].value
     try:
-        return parse(document)
+        return parse(document, has_databases=has_databases)
     except SpecError as error:
         faults = [_placed(origins, fault) for fault in error.errors]
         raise SpecError(errors=faults) from None
