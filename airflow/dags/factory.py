@@ -124,11 +124,16 @@ def _steps(entry: dict[str, Any]) -> None:
 
     @task(task_id="publish")
     def publish() -> dict[str, int]:
-        database = client_database if entry["load"].get("postgres") is True else None
-        counts: dict[str, int] = run_step("publish", entry, get_current_context(), database)
+        context = get_current_context()
+        counts: dict[str, int] = run_step("publish", entry, context, database_of(entry))
         return counts
 
     process.expand(part=plan()) >> publish()
+
+
+def database_of(entry: dict[str, Any]) -> Callable[[], Any] | None:
+    """Give what asks for the client's database, for a project whose rows go there as well."""
+    return client_database if entry["load"].get("postgres") is True else None
 
 
 def client_database() -> Any:
