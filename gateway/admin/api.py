@@ -24,7 +24,7 @@ from gateway.errors import (
     UnsupportedMediaError,
 )
 from gateway.identity.access import Admin, Auditor, NotAuthenticatedError, Overseer
-from gateway.jobs import states
+from gateway.jobs import showing, states
 from gateway.jobs.views import JobView
 from gateway.onboarding import apply, spec
 from gateway.onboarding.spec import ClientSpec
@@ -254,7 +254,7 @@ def show_job(
 ) -> views.ClientsJob:
     """Show a job of any client."""
     found = states.by_id(session, id)
-    return views.ClientsJob.of(found, states.view(session, found))
+    return views.ClientsJob.of(found, showing.in_full(session, found))
 
 
 @router.post(
