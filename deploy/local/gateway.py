@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -59,7 +60,15 @@ def environment(
     }
     variables = {f"GATEWAY_{name}": str(value) for name, value in given.items()}
     # This checkout's gateway, whichever checkout the environment was made from.
-    return layout.clean_environment() | {"PYTHONPATH": str(ROOT)} | variables
+    return layout.clean_environment() | {"PYTHONPATH": str(ROOT)} | variables | _more()
+
+
+def _more() -> dict[str, str]:
+    """Return what ``STACK_GATEWAY_ENV`` adds: a file of ``GATEWAY_…=value`` lines."""
+    path = os.environ.get("STACK_GATEWAY_ENV")
+    lines = Path(path).read_text().splitlines() if path else []
+    pairs = [line.partition("=") for line in lines if line.startswith("GATEWAY_")]
+    return {name: value for name, _, value in pairs}
 
 
 def _pipeline() -> list[str]:
