@@ -18,7 +18,6 @@ from pipeline.limits import Limits
 from pipeline.order import Order, read_order
 from pipeline.plan import label_of, make_plan
 from pipeline.process import process_group
-from pipeline.publish import publish_batch
 from pipeline.rejects import MAX_DETAIL_CHARS, printable
 from pipeline.report import TRIES, Gateway
 from pipeline.staging import Plan
@@ -131,6 +130,9 @@ def publish(entry: dict[str, Any], conf: Any, run: TaskRun) -> dict[str, int]:
     """
     delivery = _delivery(entry, conf, run)
     step = Step(1)
+    # What commits is loaded by this step alone: the others, of which there are many, start sooner.
+    from pipeline.publish import publish_batch  # noqa: PLC0415
+
     with _gateway() as gateway, _reported(gateway, delivery, run, "publish", step, asks=True):
         done = publish_batch(delivery, Plan.read(delivery))
         step.rows = Rows(loaded=done.loaded, rejected=done.rejected_here)
