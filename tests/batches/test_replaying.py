@@ -143,7 +143,8 @@ def test_an_order_names_every_batch_that_it_retires_and_is_signed(
     _, job = Sealer(services)(newest)
     told = order_of(services, job)
     assert told["retires"] == [middle.id, batch.id]
-    orders.place(services.zone, services.keys, job, json.dumps(told).encode())
+    documents = orders.documents(services.keys, job, json.dumps(told).encode())
+    services.zone.write_documents(making.path(newest), documents)
     place = services.settings.landing.root / "acme" / "flights" / newest.id / f"{job.id}.jws"
     keys = KeySet.import_key_set(services.keys.jwks())
     found = jws.deserialize_compact(place.read_bytes(), keys)

@@ -25,7 +25,7 @@ from gateway.jobs.states import JobActiveError
 from gateway.landing.zone import StorageUnavailableError
 from gateway.settings import Pipeline
 from tests import factories
-from tests.batches.making import ACME, sealed
+from tests.batches.making import ACME, path, sealed
 from tests.jobs.making import report
 
 NOTHING = Pipeline()
@@ -127,7 +127,8 @@ def test_a_purged_batch_is_replayed_from_staged_rows_that_are_kept_for_longer(
     with services.sessions.begin() as session:
         again = seal.replay(session, ACME, batch.id, "again", "staged")
         document = orders.document_of(session, again, batch)
-    orders.place(services.zone, services.keys, again, document)
+    documents = orders.documents(services.keys, again, document)
+    services.zone.write_documents(path(batch), documents)
     assert swept(services) == 0, "it is worked on"
     with services.sessions.begin() as session:
         ends(session, batch)
