@@ -1,0 +1,230 @@
+"""Spark as a cluster of its own on loopback: a master, some workers, and what applications need.
+
+Its Python environment and a Java runtime are brought in when it is first asked for. Everything ends
+with the process that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Self
+
+from deploy.local import environments, java, processes, programs
+from deploy.local.environments import Environment
+from deploy.local.processes import LOOPBACK
+from deploy.local.programs import ROOT, RUN_DIR, StackError
+
+ENVIRONMENT = Environment("Spark", RUN_DIR / "spark-env", ROOT / "spark.lock")
+HOME = ENVIRONMENT.path / "lib/python3.11/site-packages/pyspark"
+SUBMIT = HOME / "bin/spark-submit"
+LOGGING = ROOT / "airflow/pipeline/spark_conf"
+START_SECONDS = 90
+
+# Of daemons and applications alike. Each application's page would be a server more.
+_PROPERTIES = """\
+spark.authenticate true
+spark.authenticate.secret {secret}
+spark.network.crypto.enabled true
+spark.master.rest.enabled false
+spark.ui.enabled false
+spark.ui.killEnabled false
+spark.driver.host {host}
+spark.driver.bindAddress {host}
+spark.driver.memory 512m
+spark.executor.cores 1
+spark.executor.memory 512m
+spark.executorEnv.POLARS_MAX_THREADS 1
+spark.pyspark.python {python}
+spark.local.dir {scratch}
+spark.worker.cleanup.enabled true
+"""
+
+
+@dataclass(frozen=True)
+class Software:
+    """The programs of Spark, and the Java that they run on."""
+
+    java_home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process of Spark starts with; nothing of the caller's is in it."""
+        return {
+            "PATH": os.defpath,
+            "JAVA_HOME": str(self.java_home),
+            "SPARK_HOME": str(HOME),
+            "SPARK_CONF_DIR": str(LOGGING),
+            "SPARK_LOCAL_IP": LOOPBACK,
+            "SPARK_DAEMON_MEMORY": "256m",
+            "LC_ALL": "C.UTF-8",
+            "TZ": "UTC",
+        }
+
+
+def ensure() -> Software:
+    """Build Spark's environment, and bring Java in where there is none.
+
+    Raises
+    ------
+    StackError
+        They cannot be had.
+    """
+    environments.ensure(ENVIRONMENT)
+    return Software(java.ensure())
+
+
+@dataclass
+class Cluster:
+    """A standalone master and its workers, each of one core; leaving it ends them all."""
+
+    run_dir: Path
+    software: Software
+    port: int
+    page_port: int
+    mark: dict[str, str] = field(default_factory=dict)
+    master: subprocess.Popen[bytes] | None = None
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where applications find the master."""
+        return f"spark://{LOOPBACK}:{self.port}"
+
+    @property
+    def configuration(self) -> Path:
+        """The properties of daemons and applications, with the secret that they share."""
+        return self.run_dir / "spark.properties"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What Airflow's processes are told of it."""
+        return {
+            "INGEST_SPARK_MASTER": self.url,
+            "INGEST_SPARK_SUBMIT": str(SUBMIT),
+            "INGEST_SPARK_CONF": str(self.configuration),
+            "INGEST_SPARK_JAVA_HOME": str(self.software.java_home),
+        }
+
+    def start_master(self) -> None:
+        """Start the master, or start it again."""
+        words = ["--port", str(self.port), "--webui-port", str(self.page_port)]
+        self.master = self._start("master.Master", "master", words)
+
+    def start_worker(self) -> None:
+        """Start one worker more."""
+        name = f"worker-{len(self.workers) + 1}"
+        folder = str(self.run_dir / name)
+        words = ["--cores", "1", "--memory", "768m", "--work-dir", folder, "--webui-port", "0"]
+        self.workers.append(self._start("worker.Worker", name, [*words, self.url]))
+
+    def wait(self) -> None:
+        """Wait until every worker has come to the master.
+
+        Raises
+        ------
+        StackError
+            One of them has ended, or they take too long.
+        """
+        for number, process in enumerate((self.master, *self.workers)):
+            assert process is not None  # noqa: S101 - started before
+            name = f"worker-{number}" if number else "master"
+            log = self.run_dir / f"{name}.log"
+            processes.wait_until(
+                lambda count=number: len(self.state("workers")) >= count,  # type: ignore[misc]
+                process,
+                name=f"Spark's {name}",
+                log=log,
+                timeout_seconds=START_SECONDS,
+            )
+
+    def state(self, name: str) -> list[dict[str, Any]]:
+        """Return the ``workers`` that are alive, or the ``activeapps``, as the master has them."""
+        status, body = processes.get(self.page_port, "/json/")
+        if status != HTTPStatus.OK:
+            return []
+        found: list[dict[str, Any]] = json.loads(body)[name]
+        return [each for each in found if each.get("state") != "DEAD"]
+
+    def is_up(self) -> bool:
+        """Say whether the master answers."""
+        return processes.get(self.page_port, "/json/")[0] == HTTPStatus.OK
+
+    def stop(self) -> None:
+        """End every process, executors too."""
+        for process in (*self.workers, self.master):
+            if process is not None:
+                processes.kill(process)
+        self.workers.clear()
+
+    def _start(self, name: str, title: str, words: list[str]) -> subprocess.Popen[bytes]:
+        given = ["--host", LOOPBACK, "--properties-file", str(self.configuration)]
+        argv: programs.Words = [HOME / "bin/spark-class", f"org.apache.spark.deploy.{name}"]
+        return processes.start(
+            [*argv, *given, *words],
+            self.run_dir / f"{title}.log",
+            env=self.software.environment | self.mark,
+            cwd=self.run_dir,
+        )
+
+
+def start(
+    run_dir: Path, *, workers: int = 2, mark: tuple[str, str] | None = None
+) -> Cluster:
+    """Start a cluster on free ports; `Cluster.wait` returns when it is ready.
+
+    Parameters
+    ----------
+    run_dir
+        Where it keeps its logs and its executors' folders.
+    mark
+        A variable by which its processes are known.
+    """
+    software = ensure()
+    scratch = run_dir / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    port, page_port = _free_ports(2)
+    cluster = Cluster(run_dir, software, port, page_port, dict([mark] if mark else []))
+    values = {"host": LOOPBACK, "python": ENVIRONMENT.python, "scratch": scratch}
+    text = _PROPERTIES.format(**values, secret=secrets.token_urlsafe(48))
+    programs.write_secret(cluster.configuration, text)
+    cluster.start_master()
+    for _ in range(workers):
+        cluster.start_worker()
+    return cluster
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def main() -> None:
+    """Bring everything in, or say in one line why not."""
+    try:
+        ensure()
+    except StackError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
