@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from deploy.local import debian, programs
+from deploy.local import debian
 from deploy.local.programs import RUN_DIR, StackError
 
 UNPACKED = RUN_DIR / "java"

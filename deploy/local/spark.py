@@ -28,6 +28,9 @@ SUBMIT = HOME / "bin/spark-submit"
 LOGGING = ROOT / "airflow/pipeline/spark_conf"
 START_SECONDS = 90
 
+# Quick to start, and content with little: what is computed is computed in Python.
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
 # Of daemons and applications alike. Each application's page would be a server more.
 _PROPERTIES = """\
 spark.authenticate true
@@ -43,7 +46,8 @@ spark.executor.cores 1
 spark.executor.memory 512m
 spark.executorEnv.POLARS_MAX_THREADS 1
 spark.pyspark.python {python}
-spark.local.dir {scratch}
+spark.driver.extraJavaOptions {java}
+spark.executor.extraJavaOptions {java}
 spark.worker.cleanup.enabled true
 """
 
@@ -64,6 +68,8 @@ class Software:
             "SPARK_CONF_DIR": str(LOGGING),
             "SPARK_LOCAL_IP": LOOPBACK,
             "SPARK_DAEMON_MEMORY": "256m",
+            "SPARK_DAEMON_JAVA_OPTS": JAVA_OPTIONS,
+            "SPARK_LAUNCHER_OPTS": JAVA_OPTIONS,
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",
         }
@@ -116,7 +122,8 @@ class Cluster:
             "INGEST_SPARK_MASTER": self.url,
             "INGEST_SPARK_SUBMIT": str(SUBMIT),
             "INGEST_SPARK_CONF": str(self.configuration),
-            "INGEST_SPARK_JAVA_HOME": str(self.software.java_home),
+            "JAVA_HOME": str(self.software.java_home),
+            "SPARK_LOCAL_IP": LOOPBACK,
         }
 
     def start_master(self) -> None:
@@ -176,14 +183,12 @@ class Cluster:
         return processes.start(
             [*argv, *given, *words],
             self.run_dir / f"{title}.log",
-            env=self.software.environment | self.mark,
+            env=self.software.environment | self.mark | {"SPARK_LOCAL_DIRS": str(self.run_dir)},
             cwd=self.run_dir,
         )
 
 
-def start(
-    run_dir: Path, *, workers: int = 2, mark: tuple[str, str] | None = None
-) -> Cluster:
+def start(run_dir: Path, *, workers: int = 2, mark: tuple[str, str] | None = None) -> Cluster:
     """Start a cluster on free ports; `Cluster.wait` returns when it is ready.
 
     Parameters
@@ -194,11 +199,10 @@ def start(
         A variable by which its processes are known.
     """
     software = ensure()
-    scratch = run_dir / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
+    run_dir.mkdir(parents=True, exist_ok=True)
     port, page_port = _free_ports(2)
     cluster = Cluster(run_dir, software, port, page_port, dict([mark] if mark else []))
-    values = {"host": LOOPBACK, "python": ENVIRONMENT.python, "scratch": scratch}
+    values = {"host": LOOPBACK, "python": ENVIRONMENT.python, "java": JAVA_OPTIONS}
     text = _PROPERTIES.format(**values, secret=secrets.token_urlsafe(48))
     programs.write_secret(cluster.configuration, text)
     cluster.start_master()
