@@ -27,6 +27,7 @@ HOME = ENVIRONMENT.path / "lib/python3.11/site-packages/pyspark"
 SUBMIT = HOME / "bin/spark-submit"
 LOGGING = ROOT / "airflow/pipeline/spark_conf"
 START_SECONDS = 90
+MASTER = "spark-master"
 
 # Quick to start, and content with little: what is computed is computed in Python.
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -75,6 +76,11 @@ class Software:
         }
 
 
+def is_wanted() -> bool:
+    """Say whether this stack is to have a cluster."""
+    return os.environ.get("STACK_SPARK", "0") not in {"", "0"}
+
+
 def ensure() -> Software:
     """Build Spark's environment, and bring Java in where there is none.
 
@@ -89,15 +95,25 @@ def ensure() -> Software:
 
 @dataclass
 class Cluster:
-    """A standalone master and its workers, each of one core; leaving it ends them all."""
+    """A standalone master and its workers, each of one core; leaving it ends them all.
+
+    Attributes
+    ----------
+    run_dir
+        Where executors have their folders, and the configuration lies.
+    logs
+        Where each daemon's log lies, under its name.
+    mark
+        Variables by which its processes are known.
+    """
 
     run_dir: Path
+    logs: Path
     software: Software
     port: int
     page_port: int
-    mark: dict[str, str] = field(default_factory=dict)
-    master: subprocess.Popen[bytes] | None = None
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    mark: dict[str, str]
+    daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         return self
@@ -129,14 +145,14 @@ class Cluster:
     def start_master(self) -> None:
         """Start the master, or start it again."""
         words = ["--port", str(self.port), "--webui-port", str(self.page_port)]
-        self.master = self._start("master.Master", "master", words)
+        self._start("master.Master", MASTER, words)
 
     def start_worker(self) -> None:
         """Start one worker more."""
-        name = f"worker-{len(self.workers) + 1}"
+        name = f"spark-worker-{len(self.daemons)}"
         folder = str(self.run_dir / name)
         words = ["--cores", "1", "--memory", "768m", "--work-dir", folder, "--webui-port", "0"]
-        self.workers.append(self._start("worker.Worker", name, [*words, self.url]))
+        self._start("worker.Worker", name, [*words, self.url])
 
     def wait(self) -> None:
         """Wait until every worker has come to the master.
@@ -146,15 +162,12 @@ class Cluster:
         StackError
             One of them has ended, or they take too long.
         """
-        for number, process in enumerate((self.master, *self.workers)):
-            assert process is not None  # noqa: S101 - started before
-            name = f"worker-{number}" if number else "master"
-            log = self.run_dir / f"{name}.log"
+        for name, process in self.daemons.items():
             processes.wait_until(
-                lambda count=number: len(self.state("workers")) >= count,  # type: ignore[misc]
+                lambda: len(self.state("workers")) == len(self.daemons) - 1,
                 process,
-                name=f"Spark's {name}",
-                log=log,
+                name=name,
+                log=self.logs / f"{name}.log",
                 timeout_seconds=START_SECONDS,
             )
 
@@ -166,42 +179,43 @@ class Cluster:
         found: list[dict[str, Any]] = json.loads(body)[name]
         return [each for each in found if each.get("state") != "DEAD"]
 
-    def is_up(self) -> bool:
-        """Say whether the master answers."""
-        return processes.get(self.page_port, "/json/")[0] == HTTPStatus.OK
-
     def stop(self) -> None:
         """End every process, executors too."""
-        for process in (*self.workers, self.master):
-            if process is not None:
-                processes.kill(process)
-        self.workers.clear()
+        for process in reversed(self.daemons.values()):
+            processes.kill(process)
+        self.daemons.clear()
 
-    def _start(self, name: str, title: str, words: list[str]) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, title: str, words: list[str]) -> None:
         given = ["--host", LOOPBACK, "--properties-file", str(self.configuration)]
         argv: programs.Words = [HOME / "bin/spark-class", f"org.apache.spark.deploy.{name}"]
-        return processes.start(
+        scratch = {"SPARK_LOCAL_DIRS": str(self.run_dir)}
+        self.daemons[title] = processes.start(
             [*argv, *given, *words],
-            self.run_dir / f"{title}.log",
-            env=self.software.environment | self.mark | {"SPARK_LOCAL_DIRS": str(self.run_dir)},
+            self.logs / f"{title}.log",
+            env=self.software.environment | self.mark | scratch,
             cwd=self.run_dir,
         )
 
 
-def start(run_dir: Path, *, workers: int = 2, mark: tuple[str, str] | None = None) -> Cluster:
+def start(
+    run_dir: Path,
+    *,
+    workers: int = 2,
+    logs: Path | None = None,
+    mark: tuple[str, str] | None = None,
+) -> Cluster:
     """Start a cluster on free ports; `Cluster.wait` returns when it is ready.
 
-    Parameters
-    ----------
-    run_dir
-        Where it keeps its logs and its executors' folders.
-    mark
-        A variable by which its processes are known.
+    Raises
+    ------
+    StackError
+        Spark or Java cannot be had.
     """
     software = ensure()
     run_dir.mkdir(parents=True, exist_ok=True)
     port, page_port = _free_ports(2)
-    cluster = Cluster(run_dir, software, port, page_port, dict([mark] if mark else []))
+    marked = dict([mark] if mark else [])
+    cluster = Cluster(run_dir, logs or run_dir, software, port, page_port, marked)
     values = {"host": LOOPBACK, "python": ENVIRONMENT.python, "java": JAVA_OPTIONS}
     text = _PROPERTIES.format(**values, secret=secrets.token_urlsafe(48))
     programs.write_secret(cluster.configuration, text)

@@ -66,6 +66,16 @@ def test_the_steps_follow_each_other_and_process_is_mapped(registry: Path) -> No
     assert "label" in dag.get_task("process").map_index_template
 
 
+def test_a_project_on_spark_has_one_task_for_all_parts(registry: Path) -> None:
+    (acme,) = entries(registry)
+    rewrite(registry, [{**acme, "engine": "spark"}])
+    dag = parse()["acme__flights"]
+    follows = {t.task_id: t.upstream_task_ids for t in dag.tasks}
+    assert follows == {"plan": set(), "process": {"plan"}, "publish": {"process"}}
+    assert not any(t.is_mapped for t in dag.tasks)
+    assert [(t.pool, t.retries) for t in dag.tasks] == [("client-acme", 6)] * 3
+
+
 def test_every_task_runs_in_the_pool_of_its_client_and_outlasts_a_platform_that_is_away(
     registry: Path,
 ) -> None:
@@ -125,6 +135,7 @@ def test_no_registry_named_is_one_clear_import_error(monkeypatch: pytest.MonkeyP
         {"contract": None},
         {"on_reject": []},
         {"engine": 1},
+        {"engine": "abacus"},
     ],
 )
 def test_an_entry_without_sense_is_left_out_and_the_others_stay(

@@ -60,7 +60,9 @@ class SparkStage:
     def executors(self) -> list[psutil.Process]:
         """Give the Java processes that the workers have started for an application."""
         below = (
-            each for worker in self.cluster.workers for each in processes.descendants(worker.pid)
+            each
+            for worker in self.cluster.daemons.values()
+            for each in processes.descendants(worker.pid)
         )
         return [each for each in below if "CoarseGrained" in " ".join(words_of(each))]
 

@@ -121,7 +121,7 @@ def test_rows_rejects_and_reports_are_those_of_engine_local_though_an_executor_i
     assert any("CoarseGrained" in each for each in seen)
     assert not any(secret_of(on_spark) in each for each in seen)
     for number in (1, 2):
-        assert list(on_spark.cluster.run_dir.glob(f"worker-{number}/app-*/*/pipeline.zip"))
+        assert list(on_spark.cluster.run_dir.glob(f"spark-worker-{number}/app-*/*/pipeline.zip"))
 
 
 def test_a_file_that_cannot_be_read_is_named_at_once_and_the_others_are_done(
