@@ -124,53 +124,45 @@ def test_rows_rejects_and_reports_are_those_of_engine_local_though_an_executor_i
         assert list(on_spark.cluster.run_dir.glob(f"spark-worker-{number}/app-*/*/pipeline.zip"))
 
 
-def test_a_file_that_cannot_be_read_is_named_at_once_and_the_others_are_done(
+def test_a_killed_task_takes_its_application_along_and_the_next_try_names_what_is_wrong(
     on_spark: SparkStage,
 ) -> None:
     stage = on_spark.stage
     broken = b'[{"flight": 1, "carrier": "AA"}, {"flight" 2}, {"flight": 3, "carrier": "AA"}]'
-    batch = stage.land({"a.json": broken, "b.csv": GOOD, "c.csv": GOOD + b"x,AA,1\n"})
+    files = {"a.json": broken, "b.csv": GOOD, "c.csv": HEAD + rows(10, ROWS) + b"x,AA,1\n"}
+    batch = stage.land(files, mode="validate")
     conf = stage.conf(batch)
     parts = tasks.plan(stage.entry, conf, stage.task("plan", conf))
-    for i, part in enumerate(parts):
-        if i:
-            tasks.process(stage.entry, conf, stage.task("process", conf, i), part)
-    with pytest.raises(DeliveryError) as failure:
+    for i, part in enumerate(parts[1:], 1):
+        tasks.process(stage.entry, conf, stage.task("process", conf, i), part)
+    with pytest.raises(DeliveryError, match="unreadable-file") as failure:
         tasks.process(stage.entry, conf, stage.task("process", conf, 0), parts[0])
-    reports = told(stage)
+    reports, found = told(stage), staged(stage, batch, 1)
+
+    conf = stage.conf(batch, 2)
     stage.gateway.reports.clear()
     tasks.plan(stage.entry, conf, stage.task("plan", conf))
+    _kill_at_work(on_spark, conf)
     with pytest.raises(AirflowFailException) as same:
         on_spark.process(conf)
     assert str(same.value) == str(failure.value)
-    assert failure.value.code == "unreadable-file"
     assert told(stage) == reports
+    assert staged(stage, batch, 2) == found
 
 
-def test_a_killed_task_takes_its_application_along_and_the_next_try_is_right(
-    on_spark: SparkStage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage = on_spark.stage
-    batch = stage.land({"a.csv": GOOD, "b.csv": HEAD + rows(10, ROWS)}, mode="validate")
-    counts = stage.run(batch)
-    reports = told(stage)
-    conf = stage.conf(batch, 2)
-    tasks.plan(stage.entry, conf, stage.task("plan", conf))
-    given = {"entry": stage.entry, "conf": conf, "run": asdict(on_spark.task(conf))}
-    process = subprocess.Popen(
-        [sys.executable, "-m", one_process.__name__, json.dumps(given)], cwd=ROOT
-    )
-    application = until(lambda: on_spark.cluster.state("activeapps"))
-    assert application[0]["name"] == f"gw.{conf['job_id']}"
+def _kill_at_work(on_spark: SparkStage, conf: dict[str, Any]) -> None:
+    """Kill the process of a task that waits for Spark, and see that nothing of it is left."""
+    given = {"entry": on_spark.stage.entry, "conf": conf, "run": asdict(on_spark.task(conf))}
+    words = [sys.executable, "-m", one_process.__name__, json.dumps(given)]
+    process = subprocess.Popen(words, cwd=ROOT)
+    (application,) = until(lambda: on_spark.cluster.state("activeapps"))
+    assert application["name"] == f"gw.{conf['job_id']}"
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
     until(lambda: not on_spark.cluster.state("activeapps"))
     until(lambda: not any(each.is_running() for each in family))
     until(lambda: all(each["coresused"] == 0 for each in on_spark.cluster.state("workers")))
-    assert on_spark.run(batch, attempt=2) == counts
-    assert told(stage) == reports
-    assert not (stage.root / "curated" / "acme").exists()
 
 
 def test_a_cluster_on_which_nobody_takes_a_part_is_a_failure_of_the_platforms(
