@@ -174,10 +174,20 @@ def run_step(name: str, entry: dict[str, Any], context: Any, *arguments: Any) ->
     if run.dag_id != entry["dag_id"]:
         msg = "the task does not belong to this registry entry"
         raise AirflowFailException(msg)
+    _let_the_pipeline_be_read()
     try:
         return steps[name](entry, context["dag_run"].conf, run, *arguments)
     except (ConfError, DeliveryError) as error:
         raise AirflowFailException(str(error)) from error
+
+
+def _let_the_pipeline_be_read() -> None:
+    """Have a task's log show what the pipeline says of its work, whatever the platform's level.
+
+    Airflow's handler holds the level too, besides each logger; the other loggers keep theirs.
+    """
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(min(handler.level, logging.INFO))
 
 
 def build_all(path: Path, only: str | None) -> dict[str, DAG]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -196,6 +198,25 @@ def test_a_run_that_the_gateway_did_not_start_fails_for_good(registry: Path, roo
         run_step("plan", entry, context({}))
     with pytest.raises(AirflowFailException, match="registry entry"):
         run_step("plan", entry, context(conf, dag_id="globex__orders"))
+
+
+def test_what_the_pipeline_says_is_in_the_log_of_a_platform_that_logs_warnings_only(
+    registry: Path, roots: Path
+) -> None:
+    run_step = runpy.run_path(str(FACTORY))["run_step"]
+    (entry,) = entries(registry)
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    handler.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        with pytest.raises(AirflowFailException):
+            run_step("plan", entry, context({}))
+        logging.getLogger("pipeline").info("the plan")
+        logging.getLogger("another").info("chatter")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert said.getvalue() == "the plan\n"
 
 
 def test_a_gateway_that_is_away_is_no_reason_to_give_up(registry: Path, roots: Path) -> None:
