@@ -40,7 +40,7 @@ def clients_plan(files: SpecFiles) -> None:
     from gateway.onboarding import plan, spec  # noqa: PLC0415
 
     with failures(), services() as parts:
-        specs = [spec.read(path) for path in files]
+        specs = [spec.read(path, parts.settings.pipeline.known_engines()) for path in files]
         with parts.sessions.begin() as session:
             for each in specs:
                 _print_changes(each.client, plan.changes(session, each))
@@ -55,7 +55,7 @@ def clients_apply(files: SpecFiles) -> None:
     from gateway.onboarding import apply, spec  # noqa: PLC0415
 
     with failures(), services() as parts:
-        specs = [spec.read(path) for path in files]
+        specs = [spec.read(path, parts.settings.pipeline.known_engines()) for path in files]
         with parts.sessions.begin() as session:
             for each in specs:
                 _print_changes(each.client, apply.apply(session, each, actor=operator()))

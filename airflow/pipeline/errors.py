@@ -40,6 +40,14 @@ class DeliveryError(Exception):
         self.rows_rejected = rows_rejected
 
 
+class EngineError(Exception):
+    """The cluster that a project's engine needs did not do its part; trying again may help."""
+
+
+class WorkerError(Exception):
+    """What a worker of such a cluster ran into, as often as it was tried; the text says what."""
+
+
 # What storage says of itself; libraries that are not Python's keep the words alone.
 _STORAGE = {
     errno.ENOSPC: ("No space left on device", "is full"),
@@ -55,4 +63,6 @@ def platform_failure(error: BaseException) -> tuple[str, str]:
     for number, (words, state) in _STORAGE.items():
         if getattr(error, "errno", None) == number or words in str(error):
             return "storage-unavailable", f"the platform's storage {state}; the delivery is kept"
+    if isinstance(error, EngineError):
+        return "engine-unavailable", "the platform's cluster is not there; the delivery is kept"
     return "internal-error", "the platform could not do its part; the delivery is kept"

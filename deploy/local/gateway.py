@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
-from deploy.local import environments, layout, processes, programs
+from deploy.local import environments, layout, processes, programs, spark
 from deploy.local.directory import Directory
 from deploy.local.layout import Ports, Secrets
 from deploy.local.processes import LOOPBACK
@@ -54,6 +54,7 @@ def environment(
         "LEASES_DIRECTORY_BIND_DN": directory.lessor_dn,
         "LEASES_DIRECTORY_BIND_PASSWORD_FILE": lessor_files["ldap"],
         "PIPELINE_COMMAND": shlex.join(_pipeline()),
+        "PIPELINE_ENGINES": "local,spark" if spark.is_wanted() else "local",
         "SERVER_HOST": LOOPBACK,
         "SERVER_PORT": ports.gateway,
         "LOG_LEVEL": "info",

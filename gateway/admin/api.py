@@ -193,7 +193,8 @@ def apply_client(
     document: Annotated[dict[str, Any], web.json_document()],
 ) -> views.Applied:
     """Bring a client to what the spec says, contracts inline; nothing changes the second time."""
-    wanted = spec.parse(document)
+    engines = request.app.state.settings.pipeline.known_engines()
+    wanted = spec.parse(document, engines)
     if wanted.client != client:
         message = "The spec names another client than the address."
         raise InvalidRequestError(message)

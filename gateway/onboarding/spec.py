@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from gateway.onboarding.quantities import Retention, SizeBytes
 
 CLIENT_NAME = r"^[a-z][a-z0-9-]{1,30}$"
 PROJECT_NAME = r"^[a-z][a-z0-9_-]{1,62}$"
+ENGINES = ("local",)
 _DEFAULTS = Limits()
 # Strict: a `yes` must not silently be one.
 FilesPerBatch = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
@@ -98,7 +99,7 @@ class ProjectSpec(_Section):
     on_reject: OnReject = OnReject()
     retention: RetentionSpec = RetentionSpec()
     # What the pipeline cannot do yet is refused here, instead of being quietly left out there.
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "spark"] = "local"
     load: dict[Literal["postgres"], Literal[False]] = {}
     limits: ProjectLimitsSpec = ProjectLimitsSpec()
 
@@ -112,8 +113,13 @@ class ClientSpec(_Section):
     projects: dict[str, ProjectSpec] = Field(min_length=1, max_length=500)
 
 
-def parse(document: Any) -> ClientSpec:
+def parse(document: Any, engines: Collection[str] = ENGINES) -> ClientSpec:
     """Check a client file's content, contracts inline.
+
+    Parameters
+    ----------
+    engines
+        What this platform can process with.
 
     Raises
     ------
@@ -134,6 +140,9 @@ def parse(document: Any) -> ClientSpec:
             for each in contracts.faults(project.contract)
         ]
         faults += _wider(spec.limits, name, project.limits)
+        if project.engine not in engines:
+            detail = f"this platform has no {project.engine}"
+            faults.append(Fault(f"projects/{name}/engine", detail))
     if faults:
         raise SpecError(errors=faults)
     return spec
@@ -148,8 +157,13 @@ def _wider(held: LimitsSpec, name: str, own: ProjectLimitsSpec) -> Iterator[Faul
             yield Fault(f"projects/{name}/limits/{limit}", detail, "above-the-client")
 
 
-def read(path: Path) -> ClientSpec:
+def read(path: Path, engines: Collection[str] = ENGINES) -> ClientSpec:
     """Read a client file and the contracts it names, which lie relative to it.
+
+    Parameters
+    ----------
+    engines
+        As `parse`.
 
     Raises
     ------
@@ -167,7 +181,7 @@ def read(path: Path) -> ClientSpec:
             origins[where] = _Source(path.parent / contract, source.place(where))
             project["contract"] = origins[where].value
     try:
-        return parse(document)
+        return parse(document, engines)
     except SpecError as error:
         faults = [_placed(origins, fault) for fault in error.errors]
         raise SpecError(errors=faults) from None

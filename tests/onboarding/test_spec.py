@@ -46,6 +46,22 @@ def test_a_project_may_have_narrower_limits_of_its_own() -> None:
     assert spec.parse(parsed.model_dump(mode="json")) == parsed
 
 
+def test_an_engine_is_taken_where_the_platform_has_it_and_refused_at_its_line_elsewhere(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "f.odcs.yaml").write_text(yaml.safe_dump(CONTRACT))
+    lines = ["client: acme", "name: Acme", "projects:", "  flights:"]
+    lines += ["    contract: f.odcs.yaml", "    engine: spark"]
+    path = tmp_path / "acme.yaml"
+    path.write_text("\n".join(lines))
+    assert spec.read(path, ["local", "spark"]).projects["flights"].engine == "spark"
+    with pytest.raises(SpecError) as refused:
+        spec.read(path, ["local"])
+    (fault,) = refused.value.errors
+    assert fault.pointer == f"{path}:6"
+    assert fault.detail == "projects.flights.engine: this platform has no spark"
+
+
 def test_a_limit_above_the_clients_is_refused_at_its_line(tmp_path: Path) -> None:
     (tmp_path / "f.odcs.yaml").write_text(yaml.safe_dump(CONTRACT))
     lines = ["client: acme", "name: Acme", "limits: {bytes_per_day: 1GiB}"]
