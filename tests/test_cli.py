@@ -64,6 +64,23 @@ def test_a_file_that_asks_for_the_impossible_changes_nothing_and_says_which_line
     assert gateway("clients", "list").stdout == ""
 
 
+def test_a_project_asks_for_a_database_only_where_clients_have_one(
+    gateway: Run, spec_file: Path, environment: dict[str, str]
+) -> None:
+    spec_file.write_text(spec_file.read_text() + "    load:\n      postgres: true\n")
+    refused = gateway("clients", "plan", str(spec_file))
+    assert refused.returncode == 1
+    assert f"{spec_file}:7: projects.flights.load.postgres: this platform has no" in refused.stderr
+    lends = {"GATEWAY_LEASES_POSTGRES_URL": "postgresql://lessor:x@127.0.0.1:9/postgres"}
+    applied = gateway("clients", "apply", str(spec_file), **lends)
+    assert applied.returncode == 0, applied.stderr
+    registry = json.loads(Path(environment["GATEWAY_AIRFLOW_REGISTRY_PATH"]).read_text())
+    assert registry["projects"][0]["load"] == {"postgres": True}
+    assert (
+        gateway("clients", "apply", str(spec_file), **lends).stdout == "acme: nothing to change\n"
+    )
+
+
 def test_the_exported_trail_ends_with_a_head_that_the_gateway_signed(
     gateway: Run, spec_file: Path, keys_dir: Path
 ) -> None:

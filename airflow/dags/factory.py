@@ -25,10 +25,12 @@ MAX_ACTIVE_RUNS = 16
 # What is wrong with a delivery fails at once; these are for a platform that is away, and together
 # outlast five minutes: a restart, or the lock-out after wrong passwords.
 RETRIES = 6
+# Not a stored connection: the gateway makes one for the task that asks.
+CLIENT_DATABASE = "client_postgres"
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{1,62}")
 _TEXTS = ("dag_id", "client", "client_name", "project", "pool", "engine")
-_MAPPINGS = ("on_reject", "retention", "contract")
+_MAPPINGS = ("on_reject", "retention", "contract", "load")
 _ENGINES = ("local", "spark")
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,8 @@ def _is_sound(entry: Any) -> bool:
 def _problem_of(entry: Any) -> str | None:
     if not isinstance(entry, dict):
         return "it is no mapping"
+    # A registry that an earlier gateway wrote says nothing of it.
+    entry.setdefault("load", {})
     name = entry.get("dag_id")
     if not all(isinstance(entry.get(key), str) and entry[key] for key in _TEXTS):
         return f"{name!r} lacks one of {', '.join(_TEXTS)}"
@@ -129,7 +133,8 @@ def _steps(entry: dict[str, Any]) -> None:
 
     @task(task_id="publish")
     def publish() -> dict[str, int]:
-        counts: dict[str, int] = run_step("publish", entry, get_current_context())
+        database = client_database if entry["load"].get("postgres") is True else None
+        counts: dict[str, int] = run_step("publish", entry, get_current_context(), database)
         return counts
 
     @task(task_id="process")
@@ -141,6 +146,36 @@ def _steps(entry: dict[str, Any]) -> None:
         plan() >> process_on_spark() >> publish()
     else:
         process.expand(part=plan()) >> publish()
+
+
+def client_database() -> Any:
+    """Give the database of the running task's client, with a credential made in this moment.
+
+    Raises
+    ------
+    PlatformError
+        ``database-unavailable``: the gateway lends none now. Airflow tries again.
+    """
+    from airflow.sdk import Connection  # noqa: PLC0415 - not while the file is parsed
+    from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError  # noqa: PLC0415
+
+    from pipeline.errors import PlatformError  # noqa: PLC0415
+    from pipeline.postgres_session import AWAY, Place  # noqa: PLC0415
+
+    try:
+        given = Connection.get(CLIENT_DATABASE)
+    # A refusal is an OSError.
+    except (AirflowException, AirflowRuntimeError, OSError) as error:
+        detail = "there is no access to the client's database now; the delivery is kept"
+        raise PlatformError(AWAY, detail) from error
+    return Place(
+        host=given.host or "",
+        port=given.port or 5432,
+        database=given.schema or "",
+        user=given.login or "",
+        password=given.password or "",
+        more=given.extra_dejson,
+    )
 
 
 def run_step(name: str, entry: dict[str, Any], context: Any, *arguments: Any) -> Any:

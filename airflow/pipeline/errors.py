@@ -40,8 +40,36 @@ class DeliveryError(Exception):
         self.rows_rejected = rows_rejected
 
 
-class EngineError(Exception):
-    """The cluster that a project's engine needs did not do its part; trying again may help."""
+class PlatformError(Exception):
+    """What the platform, or a system it needs, could not do this time; another try may.
+
+    Parameters
+    ----------
+    code
+        Stable word for the kind of failure, for example ``database-unavailable``.
+    detail
+        One sentence for the sender, who need not change a thing.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class EngineError(PlatformError):
+    """The cluster that a project's engine needs did not do its part.
+
+    Parameters
+    ----------
+    reason
+        What was found, for whoever runs the platform.
+    """
+
+    def __init__(self, reason: str) -> None:
+        detail = "the platform's cluster is not there; the delivery is kept"
+        super().__init__("engine-unavailable", detail)
+        self.args = (reason,)
 
 
 class WorkerError(Exception):
@@ -60,9 +88,9 @@ _STORAGE = {
 
 def platform_failure(error: BaseException) -> tuple[str, str]:
     """Say as code and sentence what the platform could not do; its sender need not change a thing."""
+    if isinstance(error, PlatformError):
+        return error.code, error.detail
     for number, (words, state) in _STORAGE.items():
         if getattr(error, "errno", None) == number or words in str(error):
             return "storage-unavailable", f"the platform's storage {state}; the delivery is kept"
-    if isinstance(error, EngineError):
-        return "engine-unavailable", "the platform's cluster is not there; the delivery is kept"
     return "internal-error", "the platform could not do its part; the delivery is kept"

@@ -103,10 +103,14 @@ class Rows:
         schema = self.arrow_schema()
         return pa.RecordBatchReader.from_batches(schema, self._batches(schema, batch_id))
 
+    def frames(self, batch_id: str) -> Iterator[pl.DataFrame]:
+        """Stream the rows as frames, with the columns of `schema`."""
+        rows = pl.scan_parquet(self.paths).with_columns(_batch_id=pl.lit(batch_id))
+        yield from rows.select(list(self.schema())).collect_batches(maintain_order=True)
+
     def _batches(self, schema: pa.Schema, batch_id: str) -> Iterator[pa.RecordBatch]:
         seen = 0
-        rows = pl.scan_parquet(self.paths).with_columns(_batch_id=pl.lit(batch_id))
-        for frame in rows.select(list(self.schema())).collect_batches(maintain_order=True):
+        for frame in self.frames(batch_id):
             seen += frame.height
             yield from frame.to_arrow(compat_level=_PLAIN).cast(schema).to_batches()
         self.require(seen)
@@ -141,7 +145,12 @@ def check_current(directory: Path, filled: Mapping[str, Table], commit: Commit) 
 def _check_attempt(table: DeltaTable, commit: Commit) -> None:
     done = table.transaction_version(commit.batch_id)
     if done is not None and done > commit.attempt:
-        raise DeliveryError("stale-attempt", "a later attempt or a later batch has taken its place")
+        raise stale()
+
+
+def stale() -> DeliveryError:
+    """Say that what comes now comes too late."""
+    return DeliveryError("stale-attempt", "a later attempt or a later batch has taken its place")
 
 
 def _check_schema(table: DeltaTable, rows: Rows) -> None:

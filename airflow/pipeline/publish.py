@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import load, tables
+from pipeline import load, postgres, tables
 from pipeline import plan as planning
 from pipeline.errors import DeliveryError
 from pipeline.order import Order
@@ -22,8 +23,11 @@ from pipeline.rejects import MAX_REJECTS_PER_PART, Reject
 from pipeline.staging import FileResult, Plan, fresh_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipeline.contract import Table
     from pipeline.delivery import Delivery
+    from pipeline.postgres_session import Place
 
 
 @dataclass(frozen=True)
@@ -41,17 +45,27 @@ class Published:
     files: list[FileRows]
 
 
-def publish_batch(delivery: Delivery, plan: Plan) -> Published:
+def publish_batch(
+    delivery: Delivery, plan: Plan, database: Callable[[], Place] | None = None
+) -> Published:
     """Load a processed batch, or, in validation, say what loading it would come to.
 
     A replay replaces the rows that the batch has in every table of the project, in one commit per
     table; running it again changes nothing.
 
+    Parameters
+    ----------
+    database
+        Gives the client's own database, where the rows go as well; asked when they are to go.
+
     Raises
     ------
     DeliveryError
         ``too-many-rejects``, ``empty-batch``, ``quality-failed``, ``schema-conflict``,
-        ``stale-attempt`` or the reason why a file fits no table. Nothing has been loaded then.
+        ``stale-attempt``, ``refused-by-database`` or the reason why a file fits no table. Nothing
+        has been loaded then.
+    PlatformError
+        ``database-unavailable``. Another try does all of it again.
     """
     contract = planning.read_project_contract(plan.contract)
     batch = _Batch.gather(delivery, plan)
@@ -66,22 +80,30 @@ def publish_batch(delivery: Delivery, plan: Plan) -> Published:
     if plan.mode != "load":
         return batch.published(0)
     batch.check_sum()
-    _load(delivery, plan, contract.tables, batch)
+    _load(delivery, plan, contract.tables, batch, database)
     shutil.rmtree(delivery.staged_dir / "unpacked", ignore_errors=True)
     return batch.published(batch.loadable)
 
 
-def _load(delivery: Delivery, plan: Plan, known: tuple[Table, ...], batch: _Batch) -> None:
+def _load(
+    delivery: Delivery,
+    plan: Plan,
+    known: tuple[Table, ...],
+    batch: _Batch,
+    database: Callable[[], Place] | None,
+) -> None:
     replaced = [delivery.batch_id, *retired_by(delivery, plan)]
     commit = load.Commit(delivery.batch_id, delivery.attempt, delivery.job_id, tuple(replaced))
     filled = {t.name: t for t in known if batch.accepted[t.name]}
     load.check_current(delivery.curated_dir, filled, commit)
-    for name, table in filled.items():
-        rows = load.Rows(batch.accepted[name], batch.rows_of(name), table)
-        load.replace_batch(delivery.curated_dir / name, rows, commit)
-    for other in load.tables_in(delivery.curated_dir):
-        if other.name not in filled:
-            load.remove_batch(other, commit)
+    rows = {n: load.Rows(batch.accepted[n], batch.rows_of(n), t) for n, t in filled.items()}
+    there = postgres.replacing(database(), delivery.project, rows, commit) if database else None
+    with there or nullcontext():
+        for name in filled:
+            load.replace_batch(delivery.curated_dir / name, rows[name], commit)
+        for other in load.tables_in(delivery.curated_dir):
+            if other.name not in filled:
+                load.remove_batch(other, commit)
 
 
 def retired_by(delivery: Delivery, plan: Plan) -> list[str]:

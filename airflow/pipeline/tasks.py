@@ -16,7 +16,10 @@ from pipeline.staging import Plan
 from pipeline.telling import Part, Rows, Step, TaskRun, gateway, reported
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipeline.delivery import Delivery
+    from pipeline.postgres_session import Place
 
 # What a data engineer reads in a task's log is there, however little else the platform logs.
 log = logging.getLogger("pipeline")
@@ -100,13 +103,25 @@ def process_on_spark(entry: dict[str, Any], conf: Any, run: TaskRun) -> dict[str
     return {"parts": total, "read": read, "rejected": rejected}
 
 
-def publish(entry: dict[str, Any], conf: Any, run: TaskRun) -> dict[str, int]:
+def publish(
+    entry: dict[str, Any],
+    conf: Any,
+    run: TaskRun,
+    database: Callable[[], Place] | None = None,
+) -> dict[str, int]:
     """Publish a processed batch; give the counts of the whole batch.
+
+    Parameters
+    ----------
+    database
+        Gives the client's own database, for a project whose rows go there as well.
 
     Raises
     ------
     ConfError, DeliveryError
         As `plan`.
+    PlatformError
+        The client's database is away.
     """
     delivery = _delivery(entry, conf, run)
     step = Step(1)
@@ -114,7 +129,7 @@ def publish(entry: dict[str, Any], conf: Any, run: TaskRun) -> dict[str, int]:
     from pipeline.publish import publish_batch  # noqa: PLC0415
 
     with gateway() as its, reported(Part(its, delivery, run, "publish", step, asks=True)):
-        done = publish_batch(delivery, Plan.read(delivery))
+        done = publish_batch(delivery, Plan.read(delivery), database)
         step.rows = Rows(loaded=done.loaded, rejected=done.rejected_here)
         step.rejects = done.rejects
         step.files = done.files

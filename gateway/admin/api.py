@@ -27,6 +27,7 @@ from gateway.identity.access import Admin, Auditor, NotAuthenticatedError, Overs
 from gateway.jobs import showing, states
 from gateway.jobs.views import JobView
 from gateway.onboarding import apply, spec
+from gateway.onboarding.offer import Offer
 from gateway.onboarding.spec import ClientSpec
 
 router = APIRouter()
@@ -193,15 +194,15 @@ def apply_client(
     document: Annotated[dict[str, Any], web.json_document()],
 ) -> views.Applied:
     """Bring a client to what the spec says, contracts inline; nothing changes the second time."""
-    engines = request.app.state.settings.pipeline.known_engines()
-    wanted = spec.parse(document, engines)
+    config = request.app.state.settings
+    wanted = spec.parse(document, Offer.of(config))
     if wanted.client != client:
         message = "The spec names another client than the address."
         raise InvalidRequestError(message)
     with request.app.state.sessions.begin() as session:
         changes = apply.apply(session, wanted, actor=principal.subject)
     with request.app.state.sessions.begin() as session:
-        apply.export(session, request.app.state.settings.airflow.registry_path)
+        apply.export(session, config.airflow.registry_path)
     return views.Applied(client=client, changes=[str(each) for each in changes])
 
 

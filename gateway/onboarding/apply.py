@@ -98,6 +98,7 @@ def _entry(client: Client, project: Project) -> dict[str, Any]:
         "pool": f"client-{client.name}",
         "pool_slots": POOL_SLOTS,
         "engine": project.engine,
+        "load": project.load,
         "on_reject": project.on_reject,
         "retention": project.retention,
         "contract_sha256": project.contract_sha256,

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import rfc8785
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from gateway.clients.limits import Limits
 from gateway.errors import Fault, GatewayError
-from gateway.onboarding import contracts
+from gateway.onboarding import contracts, databases
+from gateway.onboarding.offer import LEAST, Offer
 from gateway.onboarding.quantities import Retention, SizeBytes
 
 CLIENT_NAME = r"^[a-z][a-z0-9-]{1,30}$"
 PROJECT_NAME = r"^[a-z][a-z0-9_-]{1,62}$"
-ENGINES = ("local",)
 _DEFAULTS = Limits()
 # Strict: a `yes` must not silently be one.
 FilesPerBatch = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
@@ -98,9 +98,9 @@ class ProjectSpec(_Section):
     contract: Annotated[dict[str, Any], AfterValidator(_canonical)]
     on_reject: OnReject = OnReject()
     retention: RetentionSpec = RetentionSpec()
-    # What the pipeline cannot do yet is refused here, instead of being quietly left out there.
     engine: Literal["local", "spark"] = "local"
-    load: dict[Literal["postgres"], Literal[False]] = {}
+    # Into curated tables in any case; with ``postgres`` into the client's own database as well.
+    load: dict[Literal["postgres"], StrictBool] = {}
     limits: ProjectLimitsSpec = ProjectLimitsSpec()
 
 
@@ -113,13 +113,13 @@ class ClientSpec(_Section):
     projects: dict[str, ProjectSpec] = Field(min_length=1, max_length=500)
 
 
-def parse(document: Any, engines: Collection[str] = ENGINES) -> ClientSpec:
+def parse(document: Any, offer: Offer = LEAST) -> ClientSpec:
     """Check a client file's content, contracts inline.
 
     Parameters
     ----------
-    engines
-        What this platform can process with.
+    offer
+        What this platform can do for projects.
 
     Raises
     ------
@@ -135,12 +135,12 @@ def parse(document: Any, engines: Collection[str] = ENGINES) -> ClientSpec:
         if not re.fullmatch(PROJECT_NAME, name):
             faults.append(Fault(f"projects/{name}", "a project's name is a-z, 0-9, - and _"))
         prefix = f"projects/{name}/contract/"
-        faults += [
-            Fault(prefix + each.pointer, each.detail, each.code)
-            for each in contracts.faults(project.contract)
-        ]
+        wrong = contracts.faults(project.contract)
+        faults += [Fault(prefix + each.pointer, each.detail, each.code) for each in wrong]
+        if project.load.get("postgres") and not wrong:
+            faults += databases.faults(name, project.contract, has_databases=offer.databases)
         faults += _wider(spec.limits, name, project.limits)
-        if project.engine not in engines:
+        if project.engine not in offer.engines:
             detail = f"this platform has no {project.engine}"
             faults.append(Fault(f"projects/{name}/engine", detail))
     if faults:
@@ -157,12 +157,12 @@ def _wider(held: LimitsSpec, name: str, own: ProjectLimitsSpec) -> Iterator[Faul
             yield Fault(f"projects/{name}/limits/{limit}", detail, "above-the-client")
 
 
-def read(path: Path, engines: Collection[str] = ENGINES) -> ClientSpec:
+def read(path: Path, offer: Offer = LEAST) -> ClientSpec:
     """Read a client file and the contracts it names, which lie relative to it.
 
     Parameters
     ----------
-    engines
+    offer
         As `parse`.
 
     Raises
@@ -181,7 +181,7 @@ def read(path: Path, engines: Collection[str] = ENGINES) -> ClientSpec:
             origins[where] = _Source(path.parent / contract, source.place(where))
             project["contract"] = origins[where].value
     try:
-        return parse(document, engines)
+        return parse(document, offer)
     except SpecError as error:
         faults = [_placed(origins, fault) for fault in error.errors]
         raise SpecError(errors=faults) from None

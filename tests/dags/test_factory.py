@@ -138,6 +138,7 @@ def test_no_registry_named_is_one_clear_import_error(monkeypatch: pytest.MonkeyP
         {"on_reject": []},
         {"engine": 1},
         {"engine": "abacus"},
+        {"load": None},
     ],
 )
 def test_an_entry_without_sense_is_left_out_and_the_others_stay(

@@ -8,8 +8,11 @@ import pytest
 import yaml
 
 from gateway.onboarding import spec
+from gateway.onboarding.offer import Offer
 from gateway.onboarding.spec import SpecError
 from tests.factories import CONTRACT
+
+EVERYTHING = Offer(frozenset({"local", "spark"}), databases=True)
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -24,6 +27,13 @@ def document(**changes: Any) -> dict[str, Any]:
 
 def limited_project(**limits: Any) -> dict[str, Any]:
     return {"projects": {"flights": {"contract": CONTRACT, "limits": limits}}}
+
+
+def into_postgres(project: str, *columns: str, **changes: Any) -> dict[str, Any]:
+    contract: dict[str, Any] = copy.deepcopy(CONTRACT)
+    properties = contract["schema"][0]["properties"]
+    properties += [{"name": each, "logicalType": "string"} for each in columns]
+    return {"projects": {project: {"contract": contract, "load": {"postgres": True}, **changes}}}
 
 
 def test_sizes_and_defaults_are_understood() -> None:
@@ -54,9 +64,9 @@ def test_an_engine_is_taken_where_the_platform_has_it_and_refused_at_its_line_el
     lines += ["    contract: f.odcs.yaml", "    engine: spark"]
     path = tmp_path / "acme.yaml"
     path.write_text("\n".join(lines))
-    assert spec.read(path, ["local", "spark"]).projects["flights"].engine == "spark"
+    assert spec.read(path, EVERYTHING).projects["flights"].engine == "spark"
     with pytest.raises(SpecError) as refused:
-        spec.read(path, ["local"])
+        spec.read(path)
     (fault,) = refused.value.errors
     assert fault.pointer == f"{path}:6"
     assert fault.detail == "projects.flights.engine: this platform has no spark"
@@ -95,6 +105,9 @@ def test_a_limit_above_the_clients_is_refused_at_its_line(tmp_path: Path) -> Non
         ({"projects": {"a/b": {"contract": CONTRACT}}}, "projects/a/b"),
         ({"projects": {"f": {"contract": CONTRACT, "engine": "spark"}}}, "projects/f/engine"),
         ({"projects": {"f": {"contract": {}}}}, "projects/f/contract/apiVersion"),
+        (into_postgres("f", load={"postgres": "yes"}), "projects/f/load/postgres"),
+        (into_postgres("f", load={"oracle": True}), "projects/f/load/oracle/[key]"),
+        (into_postgres("f"), "projects/f/load/postgres"),
         ({"surprise": 1}, "surprise"),
     ],
 )
@@ -137,3 +150,33 @@ def test_broken_yaml_names_its_line(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as refused:
         spec.read(tmp_path / "acme.yaml")
     assert refused.value.errors[0].pointer.startswith(f"{tmp_path}/acme.yaml:")
+
+
+def test_a_project_may_be_loaded_into_its_clients_database() -> None:
+    wanted = document(**into_postgres("f-1_a", "ß" * 31, "Größe", "a" * 63))
+    parsed = spec.parse(wanted, EVERYTHING)
+    assert parsed.projects["f-1_a"].load == {"postgres": True}
+    assert spec.parse(parsed.model_dump(mode="json"), EVERYTHING) == parsed
+    assert spec.parse(document(**into_postgres("fl", load={"postgres": False})))
+    assert spec.parse(document(**into_postgres("pg_x", "a" * 64, load={})))
+
+
+@pytest.mark.parametrize(
+    ("project", "columns", "pointer"),
+    [
+        ("pg_catalog", [], "projects/pg_catalog/load/postgres"),
+        ("information_schema", [], "projects/information_schema/load/postgres"),
+        ("public", [], "projects/public/load/postgres"),
+        ("fl", ["a" * 64], "projects/fl/contract/schema/0/properties/{}/name"),
+        ("fl", ["ß" * 32], "projects/fl/contract/schema/0/properties/{}/name"),
+        ("fl", ["ctid"], "projects/fl/contract/schema/0/properties/{}/name"),
+        ("fl", [f"c{n}" for n in range(1_597)], "projects/fl/contract/schema/0/properties"),
+    ],
+)
+def test_what_cannot_be_in_postgres_is_refused_where_it_is_named(
+    project: str, columns: list[str], pointer: str
+) -> None:
+    with pytest.raises(SpecError) as refused:
+        spec.parse(document(**into_postgres(project, *columns)), EVERYTHING)
+    number = len(CONTRACT["schema"][0]["properties"])
+    assert [each.pointer for each in refused.value.errors] == [pointer.format(number)]

@@ -13,10 +13,13 @@ import pytest
 
 from pipeline import report, tasks
 from pipeline.tasks import TaskRun
+from tests.pipeline import database
 from tests.pipeline.gateway_fake import PASSWORD, USER, GatewayFake
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from pipeline.postgres_session import Place
 
 GOLDEN = Path(__file__).parents[2] / "airflow" / "contract"
 FLIGHTS = [
@@ -43,6 +46,7 @@ class Stage:
     on_reject: dict[str, Any] = field(
         default_factory=lambda: {"policy": "reject-rows", "max_rows": 1000, "max_percent": 100}
     )
+    database: Callable[[], Place] | None = None
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -83,7 +87,7 @@ class Stage:
         parts = tasks.plan(self.entry, conf, self.task("plan", conf))
         for i, part in enumerate(parts):
             tasks.process(self.entry, conf, self.task("process", conf, i), part)
-        return tasks.publish(self.entry, conf, self.task("publish", conf))
+        return tasks.publish(self.entry, conf, self.task("publish", conf), self.database)
 
     def task(self, name: str, conf: dict[str, Any], index: int = -1) -> TaskRun:
         return TaskRun("acme__flights", f"gw.{conf['job_id']}", name, index, 1)
@@ -94,6 +98,19 @@ class Stage:
     def curated(self, table: str = "flights") -> pl.DataFrame:
         path = self.root / "curated" / "acme" / "flights" / table
         return pl.read_delta(str(path)).sort("_batch_id", "_file", "_line")
+
+
+@pytest.fixture(scope="session")
+def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[database.Server]:
+    """A Postgres, for the tests that ask for it."""
+    with database.running(tmp_path_factory.mktemp("server") / "postgres") as server:
+        yield server
+
+
+@pytest.fixture
+def client_database(database_server: database.Server) -> database.Database:
+    """An empty database of a client's own."""
+    return database_server.client()
 
 
 @pytest.fixture

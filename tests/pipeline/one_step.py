@@ -6,6 +6,7 @@ import json
 import sys
 
 from pipeline import tasks
+from pipeline.postgres_session import Place
 from pipeline.tasks import TaskRun
 
 
@@ -20,7 +21,8 @@ def main() -> None:
     elif given["run"]["task_id"] == "process":
         tasks.process(given["entry"], given["conf"], run, {"index": run.map_index})
     else:
-        tasks.publish(given["entry"], given["conf"], run)
+        place = Place(**given["database"]) if given.get("database") else None
+        tasks.publish(given["entry"], given["conf"], run, (lambda: place) if place else None)
 
 
 if __name__ == "__main__":

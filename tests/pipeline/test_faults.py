@@ -39,7 +39,9 @@ def start(stage: Stage, conf: dict[str, Any], step: str, within: str = "") -> su
         text=True,
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps({"entry": stage.entry, "conf": conf, "run": asdict(run)}))
+    given = {"entry": stage.entry, "conf": conf, "run": asdict(run)}
+    place = stage.database() if stage.database else None
+    process.stdin.write(json.dumps({**given, "database": asdict(place) if place else None}))
     process.stdin.close()
     process.stdin = None
     assert process.stdout is not None
