@@ -4,8 +4,8 @@
 PYTHON ?= python3.11
 BIN := .run/gateway-env/bin
 PYTEST_ARGS ?=
-GATEWAY_TESTS ?= tests --ignore=tests/pipeline --ignore=tests/dags --ignore=tests/auth_manager --ignore=tests/provider
-AIRFLOW_TESTS ?= $(wildcard tests/pipeline tests/dags tests/auth_manager tests/provider)
+GATEWAY_TESTS ?= tests --ignore=tests/pipeline --ignore=tests/dags --ignore=tests/auth_manager --ignore=tests/provider --ignore=tests/spark
+AIRFLOW_TESTS ?= $(wildcard tests/pipeline tests/dags tests/auth_manager tests/provider tests/spark)
 # The demo begins afresh each time: what `make up` keeps lies elsewhere.
 DEMO := STACK_DIR=$(CURDIR)/.run/demo
 each_stack = if [ -x $(BIN)/python ]; then \

@@ -38,10 +38,11 @@ def clients_plan(files: SpecFiles) -> None:
     Example: gateway clients plan acme.yaml
     """
     from gateway.onboarding import plan, spec  # noqa: PLC0415
+    from gateway.onboarding.offer import Offer  # noqa: PLC0415
 
     with failures(), services() as parts:
-        lends = parts.settings.leases.postgres_url is not None
-        specs = [spec.read(path, has_databases=lends) for path in files]
+        offer = Offer.of(parts.settings)
+        specs = [spec.read(path, offer) for path in files]
         with parts.sessions.begin() as session:
             for each in specs:
                 _print_changes(each.client, plan.changes(session, each))
@@ -54,10 +55,11 @@ def clients_apply(files: SpecFiles) -> None:
     Example: gateway clients apply acme.yaml globex.yaml
     """
     from gateway.onboarding import apply, spec  # noqa: PLC0415
+    from gateway.onboarding.offer import Offer  # noqa: PLC0415
 
     with failures(), services() as parts:
-        lends = parts.settings.leases.postgres_url is not None
-        specs = [spec.read(path, has_databases=lends) for path in files]
+        offer = Offer.of(parts.settings)
+        specs = [spec.read(path, offer) for path in files]
         with parts.sessions.begin() as session:
             for each in specs:
                 _print_changes(each.client, apply.apply(session, each, actor=operator()))

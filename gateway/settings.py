@@ -220,6 +220,15 @@ class Pipeline(_Section):
         " curated rows are kept, and `gateway rebuild` is refused",
     )
     timeout_seconds: float = Field(3600.0, gt=0)
+    engines: str = Field(
+        "local",
+        pattern=r"^(local|spark)(,(local|spark))*$",
+        description="comma-separated: what a project's `engine` may be, `local` or `spark` as well",
+    )
+
+    def known_engines(self) -> list[str]:
+        """Return each engine by itself."""
+        return self.engines.split(",")
 
 
 class Log(_Section):

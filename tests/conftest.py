@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-AIRFLOW_SIDE = ("auth_manager", "dags", "pipeline", "provider")
+AIRFLOW_SIDE = ("auth_manager", "dags", "pipeline", "provider", "spark")
 NEUTRAL = ("fakes",)
 JOURNEYS = "tests/journeys/"
 

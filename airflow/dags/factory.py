@@ -1,6 +1,7 @@
 """Every client's DAGs, built from the registry that onboarding exports.
 
-One project of one client is one DAG, ``plan -> process (mapped) -> publish``. No database, no
+One project of one client is one DAG, ``plan -> process (mapped) -> publish``; where the project's
+engine is ``spark``, one task has the parts processed there. No database, no
 Variable and no Connection is read while this file is parsed. A registry that cannot be read gives
 no DAGs and one import error that says why; the file's other readers are not touched.
 """
@@ -30,6 +31,7 @@ CLIENT_DATABASE = "client_postgres"
 _NAME = re.compile(r"[a-z][a-z0-9_-]{1,62}")
 _TEXTS = ("dag_id", "client", "client_name", "project", "pool", "engine")
 _MAPPINGS = ("on_reject", "retention", "contract", "load")
+_ENGINES = ("local", "spark")
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,13 @@ def _problem_of(entry: Any) -> str | None:
         return f"{name!r} lacks one of {', '.join(_MAPPINGS)}"
     if not _NAME.fullmatch(entry["client"]) or not _NAME.fullmatch(entry["project"]):
         return f"{name!r} is of a client or project that cannot be"
+    return _misfit(entry)
+
+
+def _misfit(entry: dict[str, Any]) -> str | None:
+    name = entry["dag_id"]
+    if entry["engine"] not in _ENGINES:
+        return f"{name!r} is for the engine {entry['engine']!r}, which is none we have"
     if name != f"{entry['client']}__{entry['project']}":
         return f"{name!r} is not named for its client and project"
     return None
@@ -128,7 +137,15 @@ def _steps(entry: dict[str, Any]) -> None:
         counts: dict[str, int] = run_step("publish", entry, context, database_of(entry))
         return counts
 
-    process.expand(part=plan()) >> publish()
+    @task(task_id="process")
+    def process_on_spark() -> dict[str, Any]:
+        counts: dict[str, Any] = run_step("process_on_spark", entry, get_current_context())
+        return counts
+
+    if entry["engine"] == "spark":
+        plan() >> process_on_spark() >> publish()
+    else:
+        process.expand(part=plan()) >> publish()
 
 
 def database_of(entry: dict[str, Any]) -> Callable[[], Any] | None:
@@ -182,6 +199,7 @@ def run_step(name: str, entry: dict[str, Any], context: Any, *arguments: Any) ->
     steps: dict[str, Callable[..., Any]] = {
         "plan": tasks.plan,
         "process": tasks.process,
+        "process_on_spark": tasks.process_on_spark,
         "publish": tasks.publish,
     }
     instance = context["ti"]
@@ -196,10 +214,20 @@ def run_step(name: str, entry: dict[str, Any], context: Any, *arguments: Any) ->
     if run.dag_id != entry["dag_id"]:
         msg = "the task does not belong to this registry entry"
         raise AirflowFailException(msg)
+    _let_the_pipeline_be_read()
     try:
         return steps[name](entry, context["dag_run"].conf, run, *arguments)
     except (ConfError, DeliveryError) as error:
         raise AirflowFailException(str(error)) from error
+
+
+def _let_the_pipeline_be_read() -> None:
+    """Have a task's log show what the pipeline says of its work, whatever the platform's level.
+
+    Airflow's handler holds the level too, besides each logger; the other loggers keep theirs.
+    """
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(min(handler.level, logging.INFO))
 
 
 def build_all(path: Path, only: str | None) -> dict[str, DAG]:

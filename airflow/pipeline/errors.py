@@ -57,6 +57,25 @@ class PlatformError(Exception):
         self.detail = detail
 
 
+class EngineError(PlatformError):
+    """The cluster that a project's engine needs did not do its part.
+
+    Parameters
+    ----------
+    reason
+        What was found, for whoever runs the platform.
+    """
+
+    def __init__(self, reason: str) -> None:
+        detail = "the platform's cluster is not there; the delivery is kept"
+        super().__init__("engine-unavailable", detail)
+        self.args = (reason,)
+
+
+class WorkerError(Exception):
+    """What a worker of such a cluster ran into, as often as it was tried; the text says what."""
+
+
 # What storage says of itself; libraries that are not Python's keep the words alone.
 _STORAGE = {
     errno.ENOSPC: ("No space left on device", "is full"),

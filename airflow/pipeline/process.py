@@ -16,10 +16,10 @@ from pipeline.rejects import MAX_REJECTS_PER_PART, Reject
 from pipeline.staging import (
     FileResult,
     Plan,
-    fresh_dir,
     part_dir,
     read_json,
     replace_dir,
+    try_dir,
     write_json,
 )
 from pipeline.validate import Judge
@@ -72,7 +72,7 @@ def process_group(
     """
     contract = planning.read_project_contract(plan.contract)
     final = part_dir(delivery, index)
-    working = fresh_dir(final.with_suffix(".tmp"))
+    working = try_dir(final)
     results: list[FileResult] = []
     rejects: list[Reject] = []
     judges = {table.name: Judge(table) for table in contract.tables}

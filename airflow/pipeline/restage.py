@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DeliveryError
-from pipeline.process import Processed, results_of
+from pipeline.process import Processed, process_group, results_of
 from pipeline.rejects import Reject
-from pipeline.staging import Plan, fresh_dir, part_dir, read_json, replace_dir
+from pipeline.staging import Plan, fresh_dir, part_dir, read_json, replace_dir, try_dir
 
 if TYPE_CHECKING:
     from pipeline.delivery import Delivery
+    from pipeline.limits import Limits
     from pipeline.order import Order
 
 
@@ -39,6 +40,21 @@ def take_over(delivery: Delivery, order: Order) -> Plan:
     return mine
 
 
+def process_part(
+    delivery: Delivery, plan: Plan, order: Order | None, index: int, limits: Limits
+) -> Processed:
+    """Process one part of a plan, or take its rows from the attempt that the order names.
+
+    Raises
+    ------
+    DeliveryError
+        As `process_group` and `take_part`.
+    """
+    if order is not None and order.staged_job is not None:
+        return take_part(delivery, order, index)
+    return process_group(delivery, plan, index, limits)
+
+
 def take_part(delivery: Delivery, order: Order, index: int) -> Processed:
     """Give this job the rows of one part, as names of the very same files.
 
@@ -48,7 +64,7 @@ def take_part(delivery: Delivery, order: Order, index: int) -> Processed:
         ``nothing-staged``.
     """
     source, final = part_dir(_earlier(delivery, order), index), part_dir(delivery, index)
-    working = fresh_dir(final.with_suffix(".tmp"))
+    working = try_dir(final)
     try:
         for path in sorted(source.iterdir()):
             # Never rewritten once they have their name, so one file can bear two.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,17 @@ def fresh_dir(path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(mode=_DIR_MODE, parents=True)
     return path
+
+
+def try_dir(final: Path) -> Path:
+    """Give an empty directory for this try of what shall become ``final``.
+
+    No other try writes into it. What earlier ones have left goes, so that one that is still at work
+    on a machine thought lost fails instead of taking the place of this one's rows.
+    """
+    for left in final.parent.glob(f"{final.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+    return fresh_dir(final.with_name(f"{final.name}.{uuid.uuid4().hex}"))
 
 
 def replace_dir(finished: Path, final: Path) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import duckdb
 import polars as pl
-import pyarrow.dataset as ds
 
-from pipeline import normalize
 from pipeline.errors import DeliveryError
 from pipeline.rejects import MAX_REJECTS_PER_PART, Reject
 from pipeline.validate import violates_rule
@@ -21,8 +17,6 @@ if TYPE_CHECKING:
 
     from pipeline.contract import Column, Contract, Table
     from pipeline.quality import Rule
-
-QUERY_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,9 @@ def check_rules(contract: Contract, accepted: Mapping[str, list[Path]]) -> None:
             continue
         for column, rule in _rules_of(table):
             if rule.metric == "sql":
-                measured = _ask(rule, table, contract, accepted)
+                from pipeline import queries  # noqa: PLC0415 - few contracts have any
+
+                measured = queries.ask(rule, table, contract, accepted)
             else:
                 measured = _measure(rule, column, paths)
             if not rule.accepts(measured):
@@ -113,38 +109,3 @@ def _measure(rule: Rule, column: Column | None, paths: list[Path]) -> float:
     elif column is not None:
         count = int(rows.select(violates_rule(rule, column).sum()).collect().item())
     return count * 100 / total if rule.percent else count
-
-
-def _ask(rule: Rule, table: Table, contract: Contract, accepted: Mapping[str, list[Path]]) -> float:
-    """Run a contract's query where it can see the batch's tables and nothing else at all."""
-    with duckdb.connect(":memory:") as connection:
-        for other in contract.tables:
-            connection.register(other.name, _dataset(other, accepted.get(other.name) or []))
-        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
-        timer = threading.Timer(QUERY_SECONDS, connection.interrupt)
-        timer.start()
-        try:
-            row = connection.execute(_query(rule, table)).fetchone()
-            return float(row[0]) if row and row[0] is not None else 0.0
-        except (duckdb.Error, ValueError, TypeError) as error:
-            detail = f"the query {rule.name} of {table.name} cannot be evaluated"
-            raise DeliveryError("invalid-contract", detail) from error
-        finally:
-            timer.cancel()
-
-
-def _dataset(table: Table, paths: list[Path]) -> ds.Dataset:
-    if paths:
-        return ds.dataset([str(path) for path in paths], format="parquet")
-    schema = {column.name: normalize.dtype_of(column) for column in table.columns}
-    return ds.dataset(pl.DataFrame(schema=schema).to_arrow())
-
-
-def _query(rule: Rule, table: Table) -> str:
-    quoted = f'"{table.name}"'
-    query = rule.query
-    for mark in ("${object}", "${table}", "{object}", "{table}"):
-        query = query.replace(mark, quoted)
-    for mark in ("${property}", "${column}", "{property}", "{column}"):
-        query = query.replace(mark, f'"{rule.columns[0]}"' if rule.columns else quoted)
-    return query

@@ -144,11 +144,11 @@ class Airflow:
         found = self._api.ask("GET", f"/api/v2/dags/{sealed.dag}/dagRuns/{sealed.run}")
         return _seconds(found["queued_at"])
 
-    def first_task_at(self, sealed: Sealed) -> float:
-        """Return when the first task of a job's run began."""
+    def tasks(self, sealed: Sealed) -> list[tuple[float, float]]:
+        """Return when each task of a job's run began and ended, in order of beginning."""
         path = f"/api/v2/dags/{sealed.dag}/dagRuns/{sealed.run}/taskInstances"
-        tasks = self._api.ask("GET", path)["task_instances"]
-        return min(_seconds(each["start_date"]) for each in tasks if each["start_date"])
+        found = self._api.ask("GET", path)["task_instances"]
+        return sorted((_seconds(each["start_date"]), _seconds(each["end_date"])) for each in found)
 
     def queued(self, dag: str, prefix: str) -> list[float]:
         """Return when the runs were made whose names begin so."""

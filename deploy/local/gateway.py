@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
-from deploy.local import environments, layout, processes, programs
+from deploy.local import environments, layout, processes, programs, spark
 from deploy.local.directory import Directory
 from deploy.local.layout import Ports, Secrets
 from deploy.local.processes import LOOPBACK
@@ -53,13 +54,22 @@ def environment(
         "LEASES_DIRECTORY_BIND_DN": directory.lessor_dn,
         "LEASES_DIRECTORY_BIND_PASSWORD_FILE": lessor_files["ldap"],
         "PIPELINE_COMMAND": shlex.join(_pipeline()),
+        "PIPELINE_ENGINES": "local,spark" if spark.is_wanted() else "local",
         "SERVER_HOST": LOOPBACK,
         "SERVER_PORT": ports.gateway,
         "LOG_LEVEL": "info",
     }
     variables = {f"GATEWAY_{name}": str(value) for name, value in given.items()}
     # This checkout's gateway, whichever checkout the environment was made from.
-    return layout.clean_environment() | {"PYTHONPATH": str(ROOT)} | variables
+    return layout.clean_environment() | {"PYTHONPATH": str(ROOT)} | variables | _more()
+
+
+def _more() -> dict[str, str]:
+    """Return what ``STACK_GATEWAY_ENV`` adds: a file of ``GATEWAY_…=value`` lines."""
+    path = os.environ.get("STACK_GATEWAY_ENV")
+    lines = Path(path).read_text().splitlines() if path else []
+    pairs = [line.partition("=") for line in lines if line.startswith("GATEWAY_")]
+    return {name: value for name, _, value in pairs}
 
 
 def _pipeline() -> list[str]:

@@ -24,6 +24,7 @@ from deploy.local import (
     processes,
     programs,
     record,
+    spark,
 )
 from deploy.local.layout import Ports, Secrets
 from deploy.local.programs import StackError
@@ -51,6 +52,7 @@ class Stack:
         self.clients: Sequence[Path] = gateway.CLIENTS
         self.secrets = Secrets.load()
         self.services: dict[str, subprocess.Popen[bytes]] = {}
+        self._spark: spark.Cluster | None = None
         self._directory: directory.Directory | None = None
         self._postgres: postgres.Postgres | None = None
         self._began = time.monotonic()
@@ -76,6 +78,8 @@ class Stack:
         self.ports.require_free()
         self._start_stores()
         variables = airflow.environment(self.ports, self.secrets, self._airflow_database())
+        if spark.is_wanted():
+            variables |= self._start_spark()
         migration = self._begin_airflow_migration(variables)
         if migration is None:
             self._start_airflow(variables)
@@ -85,6 +89,9 @@ class Stack:
             self._keep_migrated()
             self._start_airflow(variables)
         self._wait("gateway", lambda: gateway.is_ready(self.ports))
+        if self._spark is not None:
+            self._spark.wait()
+            self._say("Spark is ready")
         self._wait("airflow-api", lambda: airflow.is_healthy(self.ports), "Airflow")
         self._write_stack_env()
 
@@ -170,6 +177,13 @@ class Stack:
         if not airflow.needs_migration():
             return None
         return self._run("airflow-migrate", [airflow.PROGRAM, "db", "migrate"], variables)
+
+    def _start_spark(self) -> dict[str, str]:
+        """Start Spark; return what Airflow's processes are told of it."""
+        self._spark = spark.start(layout.STACK / "spark", logs=layout.LOGS, mark=layout.MARK)
+        for name, process in self._spark.daemons.items():
+            self._adopt(name, process)
+        return self._spark.variables
 
     def _start_airflow(self, variables: dict[str, str]) -> None:
         assert self._directory is not None  # noqa: S101 - set by _start_stores()

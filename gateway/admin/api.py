@@ -24,9 +24,10 @@ from gateway.errors import (
     UnsupportedMediaError,
 )
 from gateway.identity.access import Admin, Auditor, NotAuthenticatedError, Overseer
-from gateway.jobs import states
+from gateway.jobs import showing, states
 from gateway.jobs.views import JobView
 from gateway.onboarding import apply, spec
+from gateway.onboarding.offer import Offer
 from gateway.onboarding.spec import ClientSpec
 
 router = APIRouter()
@@ -194,7 +195,7 @@ def apply_client(
 ) -> views.Applied:
     """Bring a client to what the spec says, contracts inline; nothing changes the second time."""
     config = request.app.state.settings
-    wanted = spec.parse(document, has_databases=config.leases.postgres_url is not None)
+    wanted = spec.parse(document, Offer.of(config))
     if wanted.client != client:
         message = "The spec names another client than the address."
         raise InvalidRequestError(message)
@@ -255,7 +256,7 @@ def show_job(
 ) -> views.ClientsJob:
     """Show a job of any client."""
     found = states.by_id(session, id)
-    return views.ClientsJob.of(found, states.view(session, found))
+    return views.ClientsJob.of(found, showing.in_full(session, found))
 
 
 @router.post(

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from gateway.batches.model import Batch, File, Manifest
 from gateway.errors import NotFoundError
 from gateway.identity.tokens import KeyRing
-from gateway.landing.zone import BatchPath, Zone
 
 CONTRACT = 1
 DOCUMENT = "manifest.json"
@@ -80,11 +79,6 @@ def of(session: Session, client: str, batch_id: str) -> Manifest:
     return found
 
 
-def place(zone: Zone, batch: Batch, manifest: Manifest) -> None:
-    """Lay manifest and receipt beside the batch's files; again is harmless.
-
-    Call it outside any transaction, before the batch's run is triggered.
-    """
-    path = BatchPath(batch.client, batch.project, batch.id)
-    zone.write_document(path, DOCUMENT, manifest.document)
-    zone.write_document(path, RECEIPT, manifest.receipt.encode())
+def documents(manifest: Manifest) -> dict[str, bytes]:
+    """Return what lies beside a batch's files before its run is triggered, by name."""
+    return {DOCUMENT: manifest.document, RECEIPT: manifest.receipt.encode()}

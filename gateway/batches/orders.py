@@ -10,7 +10,6 @@ from gateway.batches.model import Batch
 from gateway.clients import registry
 from gateway.identity.tokens import KeyRing
 from gateway.jobs.model import Job
-from gateway.landing.zone import BatchPath, Zone
 
 VERSION = 1
 TYPE = "order+jws"
@@ -54,10 +53,6 @@ def retired_by(session: Session, batch: Batch) -> list[str]:
     return found
 
 
-def place(zone: Zone, keys: KeyRing, job: Job, document: bytes) -> None:
-    """Lay a job's order beside its batch's manifest; again is harmless.
-
-    Call it outside any transaction, before the job's run is triggered.
-    """
-    path = BatchPath(job.client, job.project, job.batch_id)
-    zone.write_document(path, f"{job.id}.jws", keys.sign_bytes(document, typ=TYPE).encode())
+def documents(keys: KeyRing, job: Job, document: bytes) -> dict[str, bytes]:
+    """Return what lies beside the batch's manifest before the job's run is triggered, by name."""
+    return {f"{job.id}.jws": keys.sign_bytes(document, typ=TYPE).encode()}

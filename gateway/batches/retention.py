@@ -48,7 +48,7 @@ def decide(session: Session, layer: Layer, limit: int) -> int:
         select(Batch)
         .join(Project, and_(Project.client == Batch.client, Project.name == Batch.project))
         .where(
-            Batch.state.in_(("sealed", "purged") if layer != "landing" else ("sealed",)),
+            Batch.state.in_(("sealed", "purged")),
             Batch.sealed_at + _kept_for(layer) <= func.clock_timestamp(),
             ~holds.is_held(),
             ~_has_active_job(),
@@ -91,9 +91,9 @@ def _is_there(layer: Layer) -> ColumnElement[bool]:
 
 def _decide(session: Session, batch: Batch, layer: Layer) -> None:
     layers.decide(session, batch.id, layer)
-    if layer == "landing":
-        states.move(session, batch, "purged", actor=ledger.GATEWAY)
-    else:
+    # A batch that is purged already has had a replay, which laid its documents there again.
+    is_first = layer == "landing" and states.move(session, batch, "purged", actor=ledger.GATEWAY)
+    if not is_first:
         _record(session, batch, layer, actions.LAYER_PURGED)
 
 

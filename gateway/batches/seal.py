@@ -153,7 +153,7 @@ def replay(
     source: pinning.Source = "landing",
     contract: pinning.Choice = "latest",
 ) -> Job:
-    """Process a sealed batch again.
+    """Process a sealed batch again, or a purged one whose staged rows are kept for longer.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def replay(
     BatchIncompleteError
         It is not sealed yet.
     BatchClosedError
-        It was canceled, has expired or was purged.
+        It was canceled or has expired, or its files were purged and are needed.
     JobActiveError
         It is being worked on, or retention is about to take a layer of it.
     NothingStagedError
@@ -175,7 +175,7 @@ def replay(
     registry.active_client(session, client)
     if batch.state == "open":
         raise BatchIncompleteError("The batch is not sealed.")
-    if batch.state != "sealed":
+    if batch.state != "sealed" and not (batch.state == "purged" and source == "staged"):
         ledger.require_open(batch)
     if reading.is_active(session, batch_id) or layers.is_being_purged(session, batch_id):
         raise job_states.JobActiveError

@@ -38,7 +38,7 @@ class Project(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     state: Mapped[str] = mapped_column(default="active")
     contract: Mapped[dict[str, Any]]
-    contract_sha256: Mapped[str]
+    contract_sha256: Mapped[str] = mapped_column(ForeignKey("contract_version.sha256"))
     on_reject: Mapped[dict[str, Any]]
     retention: Mapped[dict[str, Any]]
     engine: Mapped[str] = mapped_column(default="local")
@@ -49,7 +49,7 @@ class Project(Base):
 
 
 class ContractVersion(Base):
-    """A contract that a job has used: kept for as long as it may be used again."""
+    """A contract that was in force: kept for as long as it may be used again."""
 
     __tablename__ = "contract_version"
 
@@ -98,11 +98,10 @@ def kept_contract(session: Session, sha256: str | None) -> dict[str, Any] | None
     return None if sha256 is None else session.get_one(ContractVersion, sha256).document
 
 
-def keep_contract(session: Session, project: Project) -> str:
-    """Keep a project's contract as it stands, and return its digest."""
-    values = {"sha256": project.contract_sha256, "document": project.contract}
+def keep_contract(session: Session, sha256: str, document: dict[str, Any]) -> None:
+    """Keep a contract, before a project is given it."""
+    values = {"sha256": sha256, "document": document}
     session.execute(insert(ContractVersion).values(values).on_conflict_do_nothing())
-    return project.contract_sha256
 
 
 def projects_of(session: Session, client: str) -> list[Project]:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from gateway import logs
 from gateway.batches import ledger, manifest, orders
-from gateway.batches.model import Batch, Manifest
+from gateway.batches.model import Manifest
 from gateway.dispatch import cancel, messenger, setbacks
 from gateway.dispatch.airflow_api import (
     BadRequestError,
@@ -27,6 +27,7 @@ from gateway.dispatch.messenger import Hold, Messenger
 from gateway.dispatch.setbacks import RunTakenError, Setback
 from gateway.jobs import states
 from gateway.jobs.model import Job
+from gateway.landing.zone import BatchPath
 from gateway.outbox import queue
 from gateway.outbox.queue import Claim
 
@@ -39,10 +40,10 @@ log = logs.get("dispatch")
 
 @dataclass(frozen=True, slots=True)
 class _Errand:
-    """A job, and the documents of its batch while the job waits for its run."""
+    """A job; its batch's manifest and its own order while it waits for its run."""
 
     job: Job
-    documents: tuple[Batch, Manifest] | None
+    manifest: Manifest | None
     order: bytes = b""
 
 
@@ -76,12 +77,14 @@ def conf(job: Job) -> dict[str, Any]:
 def _carry(parts: Messenger, claim: Claim) -> None:
     errand = _read(parts, claim)
     seen_before = claim.attempts > 1
-    if errand.documents is not None:
-        _respect_hold(parts, errand.job)
-        manifest.place(parts.zone, *errand.documents)
-        orders.place(parts.zone, parts.keys, errand.job, errand.order)
-        _start(parts, errand.job, look_first=seen_before)
-    run_may_exist = seen_before or errand.documents is not None
+    if errand.manifest is not None:
+        job = errand.job
+        _respect_hold(parts, job)
+        documents = manifest.documents(errand.manifest)
+        documents |= orders.documents(parts.keys, job, errand.order)
+        parts.zone.write_documents(BatchPath(job.client, job.project, job.batch_id), documents)
+        _start(parts, job, look_first=seen_before)
+    run_may_exist = seen_before or errand.manifest is not None
     if not _settle(parts, claim, run_may_exist=run_may_exist):
         cancel.end_run(parts, errand.job)
         _settle(parts, claim, run_may_exist=False)
@@ -93,8 +96,8 @@ def _read(parts: Messenger, claim: Claim) -> _Errand:
         if job.state not in WAITING:
             return _Errand(job, None)
         batch = ledger.find(session, job.client, job.batch_id)
-        documents = (batch, manifest.of(session, job.client, batch.id))
-        return _Errand(job, documents, orders.document_of(session, job, batch))
+        found = manifest.of(session, job.client, batch.id)
+        return _Errand(job, found, orders.document_of(session, job, batch))
 
 
 def _start(parts: Messenger, job: Job, *, look_first: bool) -> None:

@@ -21,7 +21,7 @@ from gateway.errors import (
 )
 from gateway.identity.access import NotAuthenticatedError, Operator, Platform, Reader
 from gateway.identity.tokens import InvalidTokenError
-from gateway.jobs import changes, news, reading, rejects, states
+from gateway.jobs import news, reading, rejects, showing, states
 from gateway.jobs.views import (
     JobPage,
     JobState,
@@ -114,10 +114,7 @@ def show_job(job_id: str, request: Request, principal: Reader, session: web.Sess
     """Show how a job goes. ``Retry-After`` says when to look again while it is active."""
     job = states.find(session, reading.client_of(principal), job_id)
     is_active = job.state in states.ACTIVE
-    found = changes.against_earlier(session, job)
-    more = {"changes": found, "plan": reading.plan_of(session, job_id)}
-    view = states.view(session, job).model_copy(update=more)
-    return answered(request, view, is_moving=is_active)
+    return answered(request, showing.in_full(session, job), is_moving=is_active)
 
 
 @router.get(

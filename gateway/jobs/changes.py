@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from gateway.jobs import steps
 from gateway.jobs.model import FilePart, Job, Reject, StepPart
+from gateway.jobs.reading import ENDED
 from gateway.jobs.views import (
     MAX_REJECTS,
     FileChange,
@@ -20,8 +21,15 @@ LISTED = 1000
 
 
 def against_earlier(session: Session, job: Job) -> JobChanges | None:
-    """Compare a job with the last earlier attempt that processed anything; None: there is none."""
-    earlier = _earlier(session, job) if job.attempt > 1 else None
+    """Compare a job that has ended with the last earlier attempt that processed anything.
+
+    Returns
+    -------
+    JobChanges or None
+        None: there is no such attempt, or the job has not come out yet.
+    """
+    is_over = job.attempt > 1 and job.state in ENDED
+    earlier = _earlier(session, job) if is_over else None
     if earlier is None:
         return None
     before, after = _files(session, earlier.id), _files(session, job.id)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from gateway.clients import registry
 from gateway.clients.registry import Project
 from gateway.jobs.model import Job, StepPart
 
@@ -29,10 +28,9 @@ class Start:
 
 def latest(session: Session, client: str, project: str) -> Start:
     """Pin a project's contract as it stands."""
-    found = session.get(Project, (client, project))
-    if found is None:
-        return Start(None, None)
-    return Start(registry.keep_contract(session, found), found.on_reject)
+    query = select(Project.contract_sha256, Project.on_reject)
+    found = session.execute(query.where(Project.client == client, Project.name == project)).first()
+    return Start(None, None) if found is None else Start(*found)
 
 
 def chosen(session: Session, client: str, project: str, batch_id: str, choice: Choice) -> Start:
@@ -62,9 +60,14 @@ def last_staged(
     after
         When staged rows of the batch were last taken away: earlier attempts have none.
     """
+    attempts = select(Job.id).where(Job.batch_id == batch_id)
     processed = (
         select(StepPart.job_id)
-        .where(StepPart.step == "process", StepPart.state == "succeeded")
+        .where(
+            StepPart.job_id.in_(attempts),
+            StepPart.step == "process",
+            StepPart.state == "succeeded",
+        )
         .group_by(StepPart.job_id)
         .having(func.count() >= func.max(StepPart.total))
     )

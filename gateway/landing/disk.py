@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 from functools import partial
@@ -249,17 +249,18 @@ class DiskZone:
         with posix.failures(), self._directory(batch, FILES) as files:
             return self._set_aside(batch, files, name)
 
-    def write_document(self, batch: BatchPath, name: str, content: bytes) -> None:
-        """Write a document beside a batch's files, durably; the same again changes nothing.
+    def write_documents(self, batch: BatchPath, documents: Mapping[str, bytes]) -> None:
+        """Write documents beside a batch's files, durably; the same again change nothing.
 
         Raises
         ------
         InsufficientStorageError, StorageUnavailableError
         """
         with posix.required(), self._directory(batch, create=True) as place:
-            if posix.content_of(name, place) != content:
-                # Among the parts, where the sweep finds what a crash leaves.
-                posix.write_aside(name, place, self._parts, content)
+            for name, content in documents.items():
+                if posix.content_of(name, place) != content:
+                    # Among the parts, where the sweep finds what a crash leaves.
+                    posix.write_aside(name, place, self._parts, content)
             os.fsync(place)
 
     def remove_batch(self, batch: BatchPath) -> None:

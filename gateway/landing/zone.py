@@ -8,7 +8,7 @@ durably; a name that is taken is never given again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -219,8 +219,8 @@ class Zone(Protocol):
             There is nothing of this name.
         """
 
-    def write_document(self, batch: BatchPath, name: str, content: bytes) -> None:
-        """Write a document beside a batch's files, durably; the same again changes nothing."""
+    def write_documents(self, batch: BatchPath, documents: Mapping[str, bytes]) -> None:
+        """Write documents beside a batch's files, durably; the same again change nothing."""
 
     def remove_batch(self, batch: BatchPath) -> None:
         """Remove a batch with all that lies in it; an absent one is no error."""

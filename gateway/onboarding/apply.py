@@ -121,7 +121,9 @@ def _write_projects(session: Session, spec: ClientSpec) -> None:
     existing = plan.projects(session, spec.client)
     for name, wanted in spec.projects.items():
         project = existing.get(name) or Project(client=spec.client, name=name)
-        for key, value in plan.columns(wanted).items():
+        columns = plan.columns(wanted)
+        registry.keep_contract(session, columns["contract_sha256"], columns["contract"])
+        for key, value in columns.items():
             setattr(project, key, value)
         project.updated_at = func.now()
         session.add(project)

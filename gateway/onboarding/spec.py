@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, V
 from gateway.clients.limits import Limits
 from gateway.errors import Fault, GatewayError
 from gateway.onboarding import contracts, databases
+from gateway.onboarding.offer import LEAST, Offer
 from gateway.onboarding.quantities import Retention, SizeBytes
 
 CLIENT_NAME = r"^[a-z][a-z0-9-]{1,30}$"
@@ -97,8 +98,7 @@ class ProjectSpec(_Section):
     contract: Annotated[dict[str, Any], AfterValidator(_canonical)]
     on_reject: OnReject = OnReject()
     retention: RetentionSpec = RetentionSpec()
-    # What the pipeline cannot do yet is refused here, instead of being quietly left out there.
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "spark"] = "local"
     # Into curated tables in any case; with ``postgres`` into the client's own database as well.
     load: dict[Literal["postgres"], StrictBool] = {}
     limits: ProjectLimitsSpec = ProjectLimitsSpec()
@@ -113,13 +113,13 @@ class ClientSpec(_Section):
     projects: dict[str, ProjectSpec] = Field(min_length=1, max_length=500)
 
 
-def parse(document: Any, *, has_databases: bool = False) -> ClientSpec:
+def parse(document: Any, offer: Offer = LEAST) -> ClientSpec:
     """Check a client file's content, contracts inline.
 
     Parameters
     ----------
-    has_databases
-        Whether this platform lends clients' tasks databases.
+    offer
+        What this platform can do for projects.
 
     Raises
     ------
@@ -138,8 +138,11 @@ def parse(document: Any, *, has_databases: bool = False) -> ClientSpec:
         wrong = contracts.faults(project.contract)
         faults += [Fault(prefix + each.pointer, each.detail, each.code) for each in wrong]
         if project.load.get("postgres") and not wrong:
-            faults += databases.faults(name, project.contract, has_databases=has_databases)
+            faults += databases.faults(name, project.contract, has_databases=offer.databases)
         faults += _wider(spec.limits, name, project.limits)
+        if project.engine not in offer.engines:
+            detail = f"this platform has no {project.engine}"
+            faults.append(Fault(f"projects/{name}/engine", detail))
     if faults:
         raise SpecError(errors=faults)
     return spec
@@ -154,13 +157,13 @@ def _wider(held: LimitsSpec, name: str, own: ProjectLimitsSpec) -> Iterator[Faul
             yield Fault(f"projects/{name}/limits/{limit}", detail, "above-the-client")
 
 
-def read(path: Path, *, has_databases: bool = False) -> ClientSpec:
+def read(path: Path, offer: Offer = LEAST) -> ClientSpec:
     """Read a client file and the contracts it names, which lie relative to it.
 
     Parameters
     ----------
-    has_databases
-        As of `parse`.
+    offer
+        As `parse`.
 
     Raises
     ------
@@ -178,7 +181,7 @@ def read(path: Path, *, has_databases: bool = False) -> ClientSpec:
             origins[where] = _Source(path.parent / contract, source.place(where))
             project["contract"] = origins[where].value
     try:
-        return parse(document, has_databases=has_databases)
+        return parse(document, offer)
     except SpecError as error:
         faults = [_placed(origins, fault) for fault in error.errors]
         raise SpecError(errors=faults) from None

@@ -19,15 +19,58 @@ _ENDED_RANK = 3
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often to look: at first quickly, then slower; the gateway's wish goes first."""
+    """How often to look: at first quickly, then slower; never sooner than the gateway wishes."""
 
     first_seconds: float = 0.5
-    longest_seconds: float = 2.0
+    longest_seconds: float = 1.0
     growth: float = 1.25
 
-    def slower(self, seconds: float) -> float:
-        """Return the wait after this one."""
-        return min(self.longest_seconds, seconds * self.growth)
+
+class Following:
+    """One job on its way to its end: what is new of it, and when to look again.
+
+    Parameters
+    ----------
+    on_change
+        Told the job each time something about it is new; what it is told never goes back.
+    """
+
+    def __init__(self, on_change: OnChange, *, timeout_seconds: float, pace: Pace) -> None:
+        self._on_change = on_change
+        self._deadline = time.monotonic() + timeout_seconds
+        self._pace = pace
+        self._wait_seconds = pace.first_seconds
+        self._seen: Job | None = None
+
+    @property
+    def left_seconds(self) -> float:
+        """How much patience is left."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def take(self, answered: Job) -> Job | None:
+        """Take an answer in; return the job if it has ended.
+
+        Raises
+        ------
+        FollowTimeoutError
+            It has not, and there is no patience left.
+        """
+        latest = merged(self._seen, answered)
+        if latest != self._seen:
+            self._on_change(latest)
+        self._seen = latest
+        if latest.has_ended:
+            return latest
+        if not self.left_seconds:
+            raise _given_up(latest)
+        return None
+
+    def rest_seconds(self, wanted_seconds: float | None) -> float:
+        """Return how long to wait before the next look; ``wanted_seconds`` is the gateway's wish."""
+        rest_seconds = max(wanted_seconds or 0.0, self._wait_seconds)
+        slower = self._wait_seconds * self._pace.growth
+        self._wait_seconds = min(self._pace.longest_seconds, slower)
+        return min(rest_seconds, self.left_seconds)
 
 
 def follow(
@@ -40,11 +83,6 @@ def follow(
 ) -> Job:
     """Return a job once it has ended; a blocked one may still be unblocked, so it is waited for.
 
-    Parameters
-    ----------
-    on_change
-        Told the job each time something about it is new; what it is told never goes back.
-
     Raises
     ------
     FollowTimeoutError
@@ -52,22 +90,13 @@ def follow(
     GatewayProblem
         The gateway could not be asked for longer than the retry policy allows.
     """
-    pace = pace or Pace()
-    deadline = time.monotonic() + timeout_seconds
-    wait_seconds = pace.first_seconds
-    seen: Job | None = None
+    following = Following(on_change, timeout_seconds=timeout_seconds, pace=pace or Pace())
     while True:
         answered, wanted_seconds = gateway.poll_job(job_id)
-        latest = merged(seen, answered)
-        if latest != seen:
-            on_change(latest)
-        seen = latest
-        if seen.has_ended:
-            return seen
-        check_patience(seen, deadline)
-        left_seconds = max(0.0, deadline - time.monotonic())
-        gateway.transport.pause(min(wanted_seconds or wait_seconds, left_seconds))
-        wait_seconds = pace.slower(wait_seconds)
+        ended = following.take(answered)
+        if ended is not None:
+            return ended
+        gateway.transport.pause(following.rest_seconds(wanted_seconds))
 
 
 def merged(seen: Job | None, answered: Job) -> Job:
@@ -89,17 +118,9 @@ def _rank(job: Job) -> int:
     return _ENDED_RANK if job.has_ended else _RANKS.get(job.state, 0)
 
 
-def check_patience(job: Job, deadline: float) -> None:
-    """Give a job up that has not ended by a moment of the monotonic clock.
-
-    Raises
-    ------
-    FollowTimeoutError
-    """
-    if time.monotonic() < deadline:
-        return
+def _given_up(job: Job) -> FollowTimeoutError:
     reason = f" ({job.waiting_reason})" if job.waiting_reason else ""
-    raise FollowTimeoutError(
+    return FollowTimeoutError(
         f"{job.id} is still {job.state}{reason}; it goes on without us: "
         f"gateway status {job.id} --follow"
     )

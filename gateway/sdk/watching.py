@@ -9,7 +9,6 @@ Example::
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,7 +16,7 @@ from typing import Self
 import httpx
 
 from gateway.sdk import problems, records, transport
-from gateway.sdk.follow import OnChange, Pace, check_patience, merged
+from gateway.sdk.follow import Following, OnChange, Pace
 from gateway.sdk.login import Account
 from gateway.sdk.problems import GatewayProblem
 from gateway.sdk.records import Job
@@ -76,11 +75,6 @@ class JobWatch:
     ) -> Job:
         """Return a job once it has ended; a gateway that is away meanwhile is waited for.
 
-        Parameters
-        ----------
-        on_change
-            Told the job each time something about it is new; what it is told never goes back.
-
         Raises
         ------
         FollowTimeoutError
@@ -88,28 +82,23 @@ class JobWatch:
         GatewayProblem
             The gateway refused, or was away when the time was up.
         """
-        deadline = time.monotonic() + timeout_seconds
-        wait_seconds, failures = pace.first_seconds, 0
-        seen: Job | None = None
+        following = Following(on_change, timeout_seconds=timeout_seconds, pace=pace)
+        failures = 0
         while True:
             try:
                 answered, wanted_seconds = await self.poll(job_id)
             except GatewayProblem as problem:
-                if not problem.retryable or time.monotonic() >= deadline:
+                if not problem.retryable or not following.left_seconds:
                     raise
-                rest_seconds = self._policy.wait_seconds(failures, problem.retry_after_seconds)
+                away_seconds = self._policy.wait_seconds(failures, problem.retry_after_seconds)
                 failures += 1
+                await asyncio.sleep(min(away_seconds, following.left_seconds))
             else:
-                latest = merged(seen, answered)
-                if latest != seen:
-                    on_change(latest)
-                if latest.has_ended:
-                    return latest
-                check_patience(latest, deadline)
-                seen, failures = latest, 0
-                rest_seconds = max(wanted_seconds or 0.0, wait_seconds)
-                wait_seconds = pace.slower(wait_seconds)
-            await asyncio.sleep(min(rest_seconds, max(0.0, deadline - time.monotonic())))
+                ended = following.take(answered)
+                if ended is not None:
+                    return ended
+                failures = 0
+                await asyncio.sleep(following.rest_seconds(wanted_seconds))
 
     async def poll(self, job_id: str) -> tuple[Job, float | None]:
         """Return a job, and in how many seconds the gateway wants to be asked again."""

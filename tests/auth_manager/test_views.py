@@ -109,6 +109,17 @@ def test_a_delivery_shows_its_files_jobs_and_rejects(world: World) -> None:
     page = look(world, "viewer", JOB).text
     for said in ("502", "month", "maximum", "13", "3 of 12", f"{VIEWS}{DELIVERY}", run):
         assert said in page, said
+    for said in (
+        "1 file in 12 chunks for 12 tasks",
+        "utf-8",
+        "26.1 MB",
+        "16 gone",
+        "81,011 loaded",
+    ):
+        assert said in page, said
+    page = look(world, "admin", JOB).text
+    for said in ("1 file in 12 chunks for 12 tasks", "16 gone"):
+        assert said in page, said
 
 
 def test_the_gateway_shows_what_wants_looking_after(world: World) -> None:
@@ -264,6 +275,11 @@ def test_names_are_shown_and_do_nothing(world: World) -> None:
     file.update(name=HOSTILE, sha256=HOSTILE, state=HOSTILE)
     job.update(waiting_reason=HOSTILE, error={"code": HOSTILE, "detail": HOSTILE}, cause=HOSTILE)
     job["steps"][0].update(name=HOSTILE, state=HOSTILE)
+    job["plan"]["files"][0].update(
+        dict.fromkeys(("file", "format", "encoding", "delimiter", "refusal"), HOSTILE), table=None
+    )
+    job["changes"].update(earlier_job=HOSTILE)
+    job["changes"]["files"][0].update(file=HOSTILE)
     shown.rejects = [dict.fromkeys(("file", "column", "rule", "value"), HOSTILE) | {"line": None}]
     query = dict.fromkeys(("state", "project", "reference", "cursor"), HOSTILE)
     pages = [

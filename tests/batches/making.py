@@ -88,3 +88,11 @@ class Sealer:
         files = None if listed is None else [ListedFile.model_validate(each) for each in listed]
         parts = self.services
         return seal.carry_out(parts.sessions, who, parts.zone, parts.keys, batch.id, files)
+
+
+def sealed(services: Services) -> Batch:
+    """Open a batch, put a file into it and seal it."""
+    made = opened(services.sessions)
+    landed(services, made)
+    Sealer(services)(made)
+    return made

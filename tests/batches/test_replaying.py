@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from gateway.batches import layers, orders, seal
 from gateway.batches.model import Batch
 from gateway.batches.seal import NothingStagedError
-from gateway.batches.views import ReplayRequest
 from gateway.bootstrap import Services
 from gateway.jobs import changes
 from gateway.jobs.model import Job
 from gateway.onboarding import apply, spec
 from tests import factories
+from tests.batches import making
 from tests.batches.making import ACME, Sealer, landed, opened
-from tests.jobs import making
+from tests.jobs.making import rejects, report
 
 STRICTER = {**factories.CONTRACT, "version": "2.0.0"}
 
@@ -33,10 +33,7 @@ def two_clients(services: Services) -> None:
 
 @pytest.fixture
 def batch(services: Services) -> Batch:
-    made = opened(services.sessions)
-    landed(services, made)
-    Sealer(services)(made)
-    return made
+    return making.sealed(services)
 
 
 def last(services: Services, batch: Batch) -> Job:
@@ -108,7 +105,7 @@ def test_a_replay_starts_from_what_the_last_whole_attempt_staged(
     services: Services, batch: Batch
 ) -> None:
     first = last(services, batch)
-    making.report(services.sessions, first, total=1, map_index=0)
+    report(services.sessions, first, total=1, map_index=0)
     ends(services, first)
     job = replayed(services, batch, "staged", "latest")
     told = order_of(services, job)
@@ -119,13 +116,13 @@ def test_without_staged_rows_of_its_contract_a_replay_is_refused(
     services: Services, batch: Batch
 ) -> None:
     first = last(services, batch)
-    making.report(services.sessions, first, total=2, map_index=0)
+    report(services.sessions, first, total=2, map_index=0)
     ends(services, first)
     with pytest.raises(NothingStagedError):
         replayed(services, batch, "staged", "latest")  # half of it was staged
     with services.sessions.begin() as session:
         session.get_one(Job, first.id).state = "running"
-    making.report(services.sessions, first, total=2, map_index=1)
+    report(services.sessions, first, total=2, map_index=1)
     ends(services, first)
     correct(services.sessions)
     with pytest.raises(NothingStagedError):
@@ -146,7 +143,8 @@ def test_an_order_names_every_batch_that_it_retires_and_is_signed(
     _, job = Sealer(services)(newest)
     told = order_of(services, job)
     assert told["retires"] == [middle.id, batch.id]
-    orders.place(services.zone, services.keys, job, json.dumps(told).encode())
+    documents = orders.documents(services.keys, job, json.dumps(told).encode())
+    services.zone.write_documents(making.path(newest), documents)
     place = services.settings.landing.root / "acme" / "flights" / newest.id / f"{job.id}.jws"
     keys = KeySet.import_key_set(services.keys.jwks())
     found = jws.deserialize_compact(place.read_bytes(), keys)
@@ -163,16 +161,20 @@ def test_an_attempt_says_how_it_differs_from_the_one_before(
 ) -> None:
     first = last(services, batch)
     files = [rows("a.csv", 5, 0, 2), rows("b.csv", 3, 0, 0)]
-    making.report(services.sessions, first, files=files, rejects=making.rejects(2))
+    report(services.sessions, first, files=files, rejects=rejects(2))
     ends(services, first)
     correct(services.sessions)
     second = replayed(services, batch)
     files = [rows("a.csv", 5, 0, 1), rows("b.csv", 3, 0, 0)]
-    found = [*making.rejects(1), *making.rejects(2, rule="unique")]
+    found = [*rejects(1), *rejects(2, rule="unique")]
     for _ in range(2):
-        making.report(services.sessions, second, files=files, rejects=found)
+        report(services.sessions, second, files=files, rejects=found)
     with services.sessions.begin() as session:
         assert changes.against_earlier(session, session.get_one(Job, first.id)) is None
+        going = changes.against_earlier(session, session.get_one(Job, second.id))
+        assert going is None, "what has not come out yet is not compared with every poll"
+    ends(services, second)
+    with services.sessions.begin() as session:
         told = changes.against_earlier(session, session.get_one(Job, second.id))
     assert told is not None
     assert (told.earlier_job, told.contract_changed, told.files_changed) == (first.id, True, 1)
@@ -181,11 +183,3 @@ def test_an_attempt_says_how_it_differs_from_the_one_before(
     assert changed.after is not None
     assert (changed.file, changed.before.rejected, changed.after.rejected) == ("a.csv", 2, 1)
     assert told.rejects.model_dump() == {"new": 2, "gone": 1, "is_complete": True}
-
-
-def test_a_replay_is_asked_for_by_the_names_of_the_contract() -> None:
-    asked = {"reason": "r", "from": "staged", "contract": "pinned"}
-    wanted = ReplayRequest.model_validate(asked)
-    assert (wanted.source, wanted.contract) == ("staged", "pinned")
-    plain = ReplayRequest.model_validate({"reason": "r"})
-    assert (plain.source, plain.contract) == ("landing", "latest")

@@ -14,17 +14,19 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from gateway.admin import rebuild
 from gateway.audit.model import AuditEvent
-from gateway.batches import holds, ledger, manifest, program, purging, seal
+from gateway.batches import holds, ledger, manifest, orders, program, purging, seal
 from gateway.batches.model import Batch, BatchLayer
 from gateway.bootstrap import Services
 from gateway.clients.registry import Project
 from gateway.errors import GatewayError, NotFoundError
+from gateway.jobs import reading
 from gateway.jobs.model import Job
 from gateway.jobs.states import JobActiveError
 from gateway.landing.zone import StorageUnavailableError
 from gateway.settings import Pipeline
 from tests import factories
-from tests.batches.making import ACME, Sealer, landed, opened
+from tests.batches.making import ACME, path, sealed
+from tests.jobs.making import report
 
 NOTHING = Pipeline()
 
@@ -37,9 +39,7 @@ def two_clients(services: Services) -> None:
 @pytest.fixture
 def batch(services: Services) -> Batch:
     """A batch sealed 40 days ago whose job has ended, of a project that keeps files 30 days."""
-    made = opened(services.sessions)
-    landed(services, made)
-    Sealer(services)(made)
+    made = sealed(services)
     with services.sessions.begin() as session:
         ends(session, made)
         kept(session, landing="30d", staged="720h", curated="forever")
@@ -108,6 +108,33 @@ def test_landed_files_past_their_time_go_and_a_tombstone_with_digests_stays(
         (file,) = ledger.files_of(session, batch.id)
         assert file.sha256 in manifest.of(session, "acme", batch.id).document.decode()
     assert told(services.sessions, batch.id)[-2:] == ["batch.purged", "layer.cleared"]
+    assert swept(services) == 0
+
+
+def test_a_purged_batch_is_replayed_from_staged_rows_that_are_kept_for_longer(
+    services: Services, batch: Batch
+) -> None:
+    with services.sessions.begin() as session:
+        (first,) = reading.of_batch(session, "acme", batch.id)
+        kept(session, landing="30d", staged="90d")
+        session.execute(update(Job).values(state="running"))
+    report(services.sessions, first)
+    with services.sessions.begin() as session:
+        ends(session, batch)
+    assert swept(services) == 1
+    with pytest.raises(ledger.BatchClosedError), services.sessions.begin() as session:
+        seal.replay(session, ACME, batch.id, "again")
+    with services.sessions.begin() as session:
+        again = seal.replay(session, ACME, batch.id, "again", "staged")
+        document = orders.document_of(session, again, batch)
+    documents = orders.documents(services.keys, again, document)
+    services.zone.write_documents(path(batch), documents)
+    assert swept(services) == 0, "it is worked on"
+    with services.sessions.begin() as session:
+        ends(session, batch)
+    assert swept(services) == 1
+    assert not lies(services, batch)
+    assert told(services.sessions, batch.id)[-2:] == ["layer.purged", "layer.cleared"]
     assert swept(services) == 0
 
 

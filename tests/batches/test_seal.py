@@ -164,7 +164,7 @@ def test_the_documents_are_laid_beside_the_files_and_again_is_harmless(
     sealed(batch)
     proof = kept(services, batch)
     for _ in range(2):
-        manifest.place(services.zone, batch, proof)
+        services.zone.write_documents(making.path(batch), manifest.documents(proof))
     place = config.landing.root / "acme" / "flights" / batch.id
     assert (place / "manifest.json").read_bytes() == proof.document
     assert (place / "receipt.jws").read_text() == proof.receipt

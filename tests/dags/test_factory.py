@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -66,6 +68,16 @@ def test_the_steps_follow_each_other_and_process_is_mapped(registry: Path) -> No
     assert "label" in dag.get_task("process").map_index_template
 
 
+def test_a_project_on_spark_has_one_task_for_all_parts(registry: Path) -> None:
+    (acme,) = entries(registry)
+    rewrite(registry, [{**acme, "engine": "spark"}])
+    dag = parse()["acme__flights"]
+    follows = {t.task_id: t.upstream_task_ids for t in dag.tasks}
+    assert follows == {"plan": set(), "process": {"plan"}, "publish": {"process"}}
+    assert not any(t.is_mapped for t in dag.tasks)
+    assert [(t.pool, t.retries) for t in dag.tasks] == [("client-acme", 6)] * 3
+
+
 def test_every_task_runs_in_the_pool_of_its_client_and_outlasts_a_platform_that_is_away(
     registry: Path,
 ) -> None:
@@ -125,6 +137,7 @@ def test_no_registry_named_is_one_clear_import_error(monkeypatch: pytest.MonkeyP
         {"contract": None},
         {"on_reject": []},
         {"engine": 1},
+        {"engine": "abacus"},
         {"load": None},
     ],
 )
@@ -186,6 +199,25 @@ def test_a_run_that_the_gateway_did_not_start_fails_for_good(registry: Path, roo
         run_step("plan", entry, context({}))
     with pytest.raises(AirflowFailException, match="registry entry"):
         run_step("plan", entry, context(conf, dag_id="globex__orders"))
+
+
+def test_what_the_pipeline_says_is_in_the_log_of_a_platform_that_logs_warnings_only(
+    registry: Path, roots: Path
+) -> None:
+    run_step = runpy.run_path(str(FACTORY))["run_step"]
+    (entry,) = entries(registry)
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    handler.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        with pytest.raises(AirflowFailException):
+            run_step("plan", entry, context({}))
+        logging.getLogger("pipeline").info("the plan")
+        logging.getLogger("another").info("chatter")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert said.getvalue() == "the plan\n"
 
 
 def test_a_gateway_that_is_away_is_no_reason_to_give_up(registry: Path, roots: Path) -> None:

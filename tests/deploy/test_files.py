@@ -11,6 +11,7 @@ from deploy.local import dataset, layout
 from deploy.local.programs import ROOT, StackError
 from gateway import settings
 from gateway.onboarding import spec
+from gateway.onboarding.offer import Offer
 
 LOCKS = [*ROOT.glob("*.lock"), *ROOT.glob("deploy/**/*.lock")]
 
@@ -36,7 +37,9 @@ def test_production_lock_holds_the_versions_that_are_tested() -> None:
 
 def test_demo_clients_are_what_onboarding_takes() -> None:
     for client, project in (("acme", "flights"), ("globex", "weather")):
-        found = spec.read(ROOT / f"deploy/demo/{client}.yaml", has_databases=True)
+        found = spec.read(
+            ROOT / f"deploy/demo/{client}.yaml", Offer(frozenset({"local"}), databases=True)
+        )
         assert found.client == client
         assert list(found.projects) == [project]
 

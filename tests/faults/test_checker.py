@@ -19,6 +19,7 @@ from deploy.local.postgres import Postgres
 from gateway.batches import manifest
 from gateway.batches.model import Batch, Manifest
 from gateway.bootstrap import Services
+from tests.batches import making
 from tests.fakes.airflow_server import Dag
 from tests.fakes.airflow_server import running as airflow_running
 from tests.faults.checker import Case
@@ -213,7 +214,7 @@ def delivery(acme: Client, services: Services) -> tuple[str, str, str]:
     with services.sessions.begin() as session:
         batch = session.get_one(Batch, sealed)
         found = session.scalars(select(Manifest)).one()
-    manifest.place(services.zone, batch, found)
+    services.zone.write_documents(making.path(batch), manifest.documents(found))
     place = acme.create_upload(still_open, "half.csv", CONTENT)
     acme.patch(place, 0, CONTENT[:5])
     return sealed, still_open, place.rsplit("/", 1)[1]

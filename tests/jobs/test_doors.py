@@ -184,7 +184,11 @@ def test_a_query_that_makes_no_sense_is_refused(
 
 
 def test_the_agreed_reports_are_taken_and_shown(
-    client: TestClient, acme: Headers, platform: Headers, job: Job
+    client: TestClient,
+    acme: Headers,
+    platform: Headers,
+    bearer: Callable[[str], Headers],
+    job: Job,
 ) -> None:
     golden = json.loads(GOLDEN.read_text())
     for kind in ("planned", "request", "failed"):
@@ -202,6 +206,8 @@ def test_the_agreed_reports_are_taken_and_shown(
     ]
     assert found["rows"] == {"read": 27004, "loaded": 0, "rejected": 1}
     assert found["plan"] == golden["planned"]["plan"]
+    theirs = client.get(f"/v1/admin/jobs/{job.id}", headers=bearer("admin")).json()
+    assert theirs["plan"] == found["plan"], "whoever looks after it sees as much"
     (listed,) = client.get("/v1/jobs", headers=acme).json()["items"]
     assert listed["plan"] is None, "a list is not for the length of a thousand plans"
 

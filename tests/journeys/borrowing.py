@@ -17,11 +17,11 @@ OWN, SPOOF = "acme__probe", "acme__spoof"
 USED = ("client_postgres", "client_landing", "client_directory")
 
 
-def until(question: Callable[[], Any], seconds: float = 90) -> Any:
+def until(question: Callable[[], Any], seconds: float = 90, pause: float = 0.2) -> Any:
     deadline = time.monotonic() + seconds
     while not (answer := question()):
         assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.2)
+        time.sleep(pause)
     return answer
 
 

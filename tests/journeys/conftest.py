@@ -129,12 +129,18 @@ class Stack:
 @pytest.fixture(scope="session")
 def stack(run_dir: Path) -> Iterator[Stack]:
     """Start the stack on ports and in a folder of this session's own."""
-    directory = run_dir / "stack"
+    # The client's own DAG is there too, as if this were a client's Airflow as well.
+    with started(run_dir / "stack", STACK_CLIENT_SIDE="1") as found:
+        yield found
+
+
+@contextmanager
+def started(directory: Path, **more: str) -> Iterator[Stack]:
+    """Run a stack for as long as the block lasts."""
     variables = {**os.environ, "PORT_BASE": str(_free_ports()), "STACK_DIR": str(directory)}
-    # The factory's, and two whose tasks ask for connections.
+    # The factory's DAGs, and two whose tasks ask for connections.
     variables["STACK_DAGS_DIR"] = str(Path(__file__).parent / "dags")
-    # And the client's own DAG, as if this were a client's Airflow too.
-    variables["STACK_CLIENT_SIDE"] = "1"
+    variables |= more
     command = [sys.executable, "-m", "deploy.local"]
     up = subprocess.run(
         [*command, "up"],

@@ -358,19 +358,19 @@ def test_a_removed_file_is_gone_and_may_be_removed_again(zone: Zone) -> None:
         zone.open_file(PLACE, "a.csv")
 
 
-def test_a_document_is_written_once_replaced_by_another_and_never_half(
+def test_documents_are_written_once_replaced_by_others_and_never_half(
     zone: Zone, lying: Lying
 ) -> None:
     for content in (b"{}", b"{}", b'{"a":1}'):
-        zone.write_document(PLACE, "manifest.json", content)
-        assert lying.documents(PLACE) == {"manifest.json": content}
+        zone.write_documents(PLACE, {"manifest.json": content, "receipt.jws": b"signed"})
+        assert lying.documents(PLACE) == {"manifest.json": content, "receipt.jws": b"signed"}
 
 
 def test_a_document_that_is_there_already_is_not_written_again(disk: DiskZone, root: Path) -> None:
-    disk.write_document(PLACE, "manifest.json", b"{}")
+    disk.write_documents(PLACE, {"manifest.json": b"{}"})
     path = root / "acme" / "flights" / "bat_1" / "manifest.json"
     first = path.stat()
-    disk.write_document(PLACE, "manifest.json", b"{}")
+    disk.write_documents(PLACE, {"manifest.json": b"{}"})
     assert path.stat().st_ino == first.st_ino
 
 
@@ -382,15 +382,15 @@ def test_a_symlink_in_place_of_a_document_is_replaced_not_followed(
     place = root / "acme" / "flights" / "bat_1"
     place.mkdir(parents=True)
     (place / "manifest.json").symlink_to(outside)
-    disk.write_document(PLACE, "manifest.json", b"{}")
+    disk.write_documents(PLACE, {"manifest.json": b"{}"})
     assert outside.read_bytes() == b"theirs"
     assert not (place / "manifest.json").is_symlink()
 
 
 def test_a_batch_is_removed_whole_and_its_neighbours_stay(zone: Zone, lying: Lying) -> None:
     publish(zone)
-    zone.write_document(PLACE, "manifest.json", b"{}")
-    zone.write_document(BatchPath("acme", "flights", "bat_2"), "manifest.json", b"{}")
+    zone.write_documents(PLACE, {"manifest.json": b"{}"})
+    zone.write_documents(BatchPath("acme", "flights", "bat_2"), {"manifest.json": b"{}"})
     zone.remove_batch(PLACE)
     zone.remove_batch(PLACE)
     assert lying.batches("acme", "flights") == ["bat_2"]
@@ -411,7 +411,7 @@ def test_a_directory_among_the_files_does_not_stop_a_removal(disk: DiskZone, roo
 def test_walking_finds_published_files_and_passes_strangers_over(zone: Zone, lying: Lying) -> None:
     publish(zone, "b.csv")
     publish(zone, "a.csv")
-    zone.write_document(PLACE, "manifest.json", b"{}")
+    zone.write_documents(PLACE, {"manifest.json": b"{}"})
     for path in ("stranger.txt", "acme/UPPER/stranger", "acme/flights/bat_9"):
         lying.put(path)
     found = [(each.batch, each.name, each.size_bytes) for each in zone.walk()]
@@ -437,7 +437,7 @@ def test_a_root_that_is_gone_is_said_at_once(disk: DiskZone, root: Path) -> None
     with pytest.raises(UnavailableError):
         disk.open_part("upl_1")
     with pytest.raises(UnavailableError):
-        disk.write_document(PLACE, "manifest.json", b"{}")
+        disk.write_documents(PLACE, {"manifest.json": b"{}"})
 
 
 def test_a_root_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:

@@ -46,3 +46,22 @@ def test_the_tables_are_those_of_the_models(empty: Connection) -> None:
     config = alembic(empty)
     command.upgrade(config, "head")
     command.check(config)
+
+
+def test_contracts_that_are_in_force_are_kept(empty: Connection) -> None:
+    config = alembic(empty)
+    command.upgrade(config, "0009")
+    empty.exec_driver_sql(
+        "INSERT INTO client (name, title, state, limits, spec) VALUES ('a', 'A', 'active', '{}', '{}')"
+    )
+    for name in ("one", "two"):
+        empty.exec_driver_sql(
+            "INSERT INTO project (client, name, state, contract, contract_sha256, on_reject, "
+            "retention, engine, load) VALUES "
+            "('a', %(name)s, 'active', '{\"id\": 1}', 'd1', '{}', '{}', 'local', '{}')",
+            {"name": name},
+        )
+    empty.commit()
+    command.upgrade(config, "0010")
+    kept = empty.exec_driver_sql("SELECT sha256, document FROM contract_version").all()
+    assert [tuple(each) for each in kept] == [("d1", {"id": 1})]

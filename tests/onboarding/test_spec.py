@@ -8,8 +8,11 @@ import pytest
 import yaml
 
 from gateway.onboarding import spec
+from gateway.onboarding.offer import Offer
 from gateway.onboarding.spec import SpecError
 from tests.factories import CONTRACT
+
+EVERYTHING = Offer(frozenset({"local", "spark"}), databases=True)
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -51,6 +54,22 @@ def test_a_project_may_have_narrower_limits_of_its_own() -> None:
     assert parsed.projects["flights"].limits.given() == given
     assert spec.parse(parsed.model_dump()) == parsed
     assert spec.parse(parsed.model_dump(mode="json")) == parsed
+
+
+def test_an_engine_is_taken_where_the_platform_has_it_and_refused_at_its_line_elsewhere(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "f.odcs.yaml").write_text(yaml.safe_dump(CONTRACT))
+    lines = ["client: acme", "name: Acme", "projects:", "  flights:"]
+    lines += ["    contract: f.odcs.yaml", "    engine: spark"]
+    path = tmp_path / "acme.yaml"
+    path.write_text("\n".join(lines))
+    assert spec.read(path, EVERYTHING).projects["flights"].engine == "spark"
+    with pytest.raises(SpecError) as refused:
+        spec.read(path)
+    (fault,) = refused.value.errors
+    assert fault.pointer == f"{path}:6"
+    assert fault.detail == "projects.flights.engine: this platform has no spark"
 
 
 def test_a_limit_above_the_clients_is_refused_at_its_line(tmp_path: Path) -> None:
@@ -135,9 +154,9 @@ def test_broken_yaml_names_its_line(tmp_path: Path) -> None:
 
 def test_a_project_may_be_loaded_into_its_clients_database() -> None:
     wanted = document(**into_postgres("f-1_a", "ß" * 31, "Größe", "a" * 63))
-    parsed = spec.parse(wanted, has_databases=True)
+    parsed = spec.parse(wanted, EVERYTHING)
     assert parsed.projects["f-1_a"].load == {"postgres": True}
-    assert spec.parse(parsed.model_dump(mode="json"), has_databases=True) == parsed
+    assert spec.parse(parsed.model_dump(mode="json"), EVERYTHING) == parsed
     assert spec.parse(document(**into_postgres("fl", load={"postgres": False})))
     assert spec.parse(document(**into_postgres("pg_x", "a" * 64, load={})))
 
@@ -158,6 +177,6 @@ def test_what_cannot_be_in_postgres_is_refused_where_it_is_named(
     project: str, columns: list[str], pointer: str
 ) -> None:
     with pytest.raises(SpecError) as refused:
-        spec.parse(document(**into_postgres(project, *columns)), has_databases=True)
+        spec.parse(document(**into_postgres(project, *columns)), EVERYTHING)
     number = len(CONTRACT["schema"][0]["properties"])
     assert [each.pointer for each in refused.value.errors] == [pointer.format(number)]

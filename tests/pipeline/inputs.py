@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import gzip
 import io
 import json
 import tarfile
 import zipfile
+import zlib
 from typing import Any
 
 import polars as pl
@@ -104,6 +106,21 @@ def _cell(place: str, value: Any) -> str:
 FLIGHTS = pl.DataFrame({"flight": [1, 2], "carrier": ["AA", "UA"], "delay": [2.5, None]})
 SHEET = [["flight", "carrier", "delay"], [1, "AA", 2.5], [2, "UA", "NA"]]
 
+# `SHEET` and an empty sheet as Excel 97 writes them, by xlwt 1.3; deflated. Libraries that are kept
+# up read such files and write none.
+_OLD_WORKBOOK = (
+    "c-rk)O=uHA6#izDG)-vIq^3eElu)p0?M1zKX=8-8CqorP5kb=?YG_Q$noB%rwdN=Yo)j;IUc6Mj_=6tw=0T|FK@@~U"
+    "k39(rJ+xWhd%K&aH9`ZmSlw@#H#2YEw=+BM&Ft*Hoe!609(9(n1_N-RV))Qhqf?Z8b|nOAHw-S?c{3%$!IpxrnH<^V"
+    "!SlcyFZ+=FU518-?pGv%FO*JW5{ZdiI=YECEMrJ29z(x!Q|xKDM=6L78CRRgF_GIuJ`md%A`gk?rpSJ>EvZwOk0p8!"
+    "T5)_*>z1}4NrflE`6QZsXvb@g<EyunY3o5;&m^;dXG52}1+yT}4X1NyJ((>bLN1)e4<ibEx7X^+sH5Lpy#nbMSL?lX"
+    "^tUxPFa_hR;y^5-6$>tI@nR^OIe#I4sfYkRdRXPb;Kj*&VF~+Xky`1Tm{9<XC3QWM*2y%L&L#^K%kemg<17+!KX2W#"
+    ")I+P5dO#LH3&|Aq&E>ExgAi@zOZUIMJ2E;FJ0qGY+1|~Uz)l`D3|wOdk%Q9Ws>)tr>=k)k?z%(DogyRjD3te%v|ELt"
+    "X|cH>tv%Gw0m1v&uA1_0Di;@yKJ6-gjqRcG+;I7FWbQ+32Ho^hN)ey0Y4oW+b@vYAS<KFrwOxD`+40NP(X556u^ZN#"
+    "t`*DhOEE0ctnuuqYE84|irH!n`-<ilU07zB?Uk^3cFZ<rv#*)0)nRMG_FHVzGwy1Q*&G!ES{oj-DQ$Tx*f?+Fx87dC"
+    "R`a&Z8S2fM0|yQqIB?*=!G8cH2U+vj?v}3%^Qh>x{_8ALsyM$%{#hKu1YLRhEFDCSavg<+;%7TN%D$IcC&&I@$T&g0"
+    ">lnwVjAOjv_@$%1s(qey6GI!fgc|L?(#SafaQ{C6LW20&"
+)
+
 FORMATS = {
     "a.csv": GOOD,
     "a.tsv": GOOD.replace(b",", b"\t"),
@@ -113,6 +130,7 @@ FORMATS = {
     "a.jsonl": lines(RECORDS),
     "a.parquet": parquet(FLIGHTS),
     "a.xlsx": workbook({"Flights": SHEET, "Empty": []}),
+    "a.xls": zlib.decompress(base64.b85decode(_OLD_WORKBOOK)),
 }
 ARCHIVES = {
     "a.csv.gz": gzip.compress(GOOD),

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.sdk import follow, records
 from gateway.sdk.client import GatewayClient
-from gateway.sdk.follow import Pace
+from gateway.sdk.follow import Following, Pace
 from gateway.sdk.problems import FollowTimeoutError
 from gateway.sdk.records import Job
 from tests.fakes.gateway_api import Fault, State
@@ -83,12 +83,14 @@ def test_every_end_is_an_end(api: State, gateway: GatewayClient, state: str) -> 
     assert (job.state, job.error) == (state, "too-many-rejects: 2 of 3")
 
 
-def test_pace_slows_to_its_longest_wait() -> None:
-    pace, waits = Pace(), [0.5]
-    for _ in range(20):
-        waits.append(pace.slower(waits[-1]))
+def test_waits_grow_to_the_longest_and_are_never_shorter_than_the_gateway_wishes() -> None:
+    following = Following(lambda _: None, timeout_seconds=60, pace=Pace(0.5, longest_seconds=2.0))
+    waits = [following.rest_seconds(None) for _ in range(20)]
     assert waits == sorted(waits)
-    assert waits[-1] == 2.0
+    assert (waits[0], waits[-1]) == (0.5, 2.0)
+    assert following.rest_seconds(7.0) == 7.0
+    assert following.rest_seconds(1.0) == 2.0
+    assert 59 < following.rest_seconds(600.0) <= 60, "patience ends first"
 
 
 def test_job_without_optional_members_is_understood() -> None:

@@ -96,6 +96,7 @@ def _own_job(parts: Parts, user: GatewayUser, job_id: str) -> Response:
         batch=batch,
         rejects=rejects,
         is_more=is_more,
+        files_shown=FILES_SHOWN,
         run=parts.run_of(user.client, batch.project, job.id),
     )
 
@@ -111,6 +112,7 @@ def _any_job(parts: Parts, user: GatewayUser, job_id: str) -> Response:
         batch=None,
         rejects=None,
         is_more=False,
+        files_shown=FILES_SHOWN,
         run=parts.run_of(job.client, job.project, job.id),
     )
 

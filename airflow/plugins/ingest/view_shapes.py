@@ -37,6 +37,55 @@ class JobError(BaseModel):
     detail: str
 
 
+class FileChange(BaseModel):
+    """A file whose rows came out otherwise; None where an attempt did not meet it."""
+
+    file: str
+    before: Rows | None
+    after: Rows | None
+
+
+class RejectChanges(BaseModel):
+    """Rejected rows that only one of two attempts has."""
+
+    new: int
+    gone: int
+    is_complete: bool
+
+
+class Changes(BaseModel):
+    """How an attempt came out, held against an earlier one."""
+
+    earlier_job: str
+    contract_changed: bool | None
+    rows_before: Rows
+    files_changed: int
+    files: list[FileChange]
+    rejects: RejectChanges
+
+
+class PlannedFile(BaseModel):
+    """What was found of a file before its rows are read."""
+
+    file: str
+    format: str
+    encoding: str | None
+    delimiter: str | None
+    size_bytes: int
+    table: str | None
+    refusal: str | None
+    chunks: int
+
+
+class Plan(BaseModel):
+    """How a delivery is taken apart."""
+
+    files_total: int
+    chunks: int
+    tasks: int
+    files: list[PlannedFile]
+
+
 class Job(BaseModel):
     """One processing attempt; whose it is, only administrators are told."""
 
@@ -51,6 +100,8 @@ class Job(BaseModel):
     created_at: datetime
     finished_at: datetime | None
     error: JobError | None
+    changes: Changes | None = None
+    plan: Plan | None = None
     client: str = ""
     project: str = ""
 

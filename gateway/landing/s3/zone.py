@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple
 from datetime import datetime, timedelta
 from functools import partial
@@ -233,14 +233,17 @@ class S3Zone:
         except GoneError:
             raise StorageUnavailableError from None
 
-    def write_document(self, batch: BatchPath, name: str, content: bytes) -> None:
-        """Write a document beside a batch's files, durably; the same again changes nothing.
+    def write_documents(self, batch: BatchPath, documents: Mapping[str, bytes]) -> None:
+        """Write documents beside a batch's files, durably; the same again change nothing.
 
         Raises
         ------
         InsufficientStorageError, StorageUnavailableError
         """
-        key = f"{_folder(batch)}/{name}"
+        for name, content in documents.items():
+            self._write_document(f"{_folder(batch)}/{name}", content)
+
+    def _write_document(self, key: str, content: bytes) -> None:
         try:
             self._store.create(key, content)
         except TakenError:

@@ -12,8 +12,11 @@ from starlette.testclient import TestClient
 
 from gateway.batches import ledger
 from gateway.bootstrap import Services
+from gateway.jobs import reading, states
+from gateway.jobs.model import Job
 from tests.batches import making
 from tests.batches.doors.asking import Headers, end_job, slug
+from tests.jobs.making import rejects, report, rows
 
 
 def test_a_canceled_batch_loses_its_files_and_again_is_no_error(
@@ -158,6 +161,52 @@ def test_a_replay_is_a_new_job(
     assert answer.status_code == 202, answer.text
     assert (found["attempt"], found["cause"], found["state"]) == (2, "replay", "queued")
     assert answer.headers["location"] == f"/v1/jobs/{found['id']}"
+
+
+def test_a_replay_says_where_it_starts_under_which_contract_and_how_it_came_out(
+    client: TestClient, operator: Headers, services: Services, sealed: str
+) -> None:
+    with services.sessions.begin() as session:
+        first = reading.first_of_batch(session, "acme", sealed)
+    report(services.sessions, first, rejects=rejects(2), rows=rows(read=5, rejected=2))
+    end_job(services, sealed)
+    wanted = {"reason": "again", "from": "staged", "contract": "pinned"}
+    answer = client.post(f"/v1/batches/{sealed}/replays", json=wanted, headers=operator)
+    found = answer.json()
+    assert answer.status_code == 202, answer.text
+    assert (found["starts_from"], found["contract_sha256"]) == ("staged", first.contract_sha256)
+    with services.sessions.begin() as session:
+        again = session.get_one(Job, found["id"])
+    report(services.sessions, again, rejects=rejects(1), rows=rows(read=5, rejected=1))
+    shown = client.get(f"/v1/jobs/{again.id}", headers=operator).json()
+    assert (shown["state"], shown["changes"]) == ("running", None)
+    with services.sessions.begin() as session:
+        states.finish(session, again.id, "success")
+    told = client.get(f"/v1/jobs/{again.id}", headers=operator).json()["changes"]
+    assert told["earlier_job"] == first.id
+    assert told["contract_changed"] is False
+    assert told["rows_before"] == {"read": 5, "loaded": 0, "rejected": 2}
+    assert told["rejects"] == {"new": 0, "gone": 1, "is_complete": True}
+
+
+@pytest.mark.parametrize(("name", "value"), [("from", "curated"), ("contract", "1.0.0")])
+def test_a_replay_that_nobody_can_carry_out_is_not_taken(
+    client: TestClient, operator: Headers, services: Services, sealed: str, name: str, value: str
+) -> None:
+    end_job(services, sealed)
+    body = {"reason": "again", name: value}
+    answer = client.post(f"/v1/batches/{sealed}/replays", json=body, headers=operator)
+    assert (answer.status_code, slug(answer)) == (422, "invalid-request")
+    assert [each["pointer"] for each in answer.json()["errors"]] == [name]
+
+
+def test_where_nothing_is_staged_a_replay_from_staged_is_refused(
+    client: TestClient, operator: Headers, services: Services, sealed: str
+) -> None:
+    end_job(services, sealed)
+    body = {"reason": "again", "from": "staged"}
+    answer = client.post(f"/v1/batches/{sealed}/replays", json=body, headers=operator)
+    assert (answer.status_code, slug(answer)) == (409, "nothing-staged")
 
 
 def test_an_open_batch_is_not_processed_again(

@@ -15,12 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import psycopg2
 from airflow.sdk import DAG, BaseHook, get_current_context, task
 
 REPOSITORY = Path(__file__).parents[3]
 OWN, SPOOF = "acme__probe", "acme__spoof"
-NOT_ITS_OWN = ("client_s3", "client_hdfs", "client_", "globex_postgres", "everybodys", "client_x y")
+NOT_ITS_OWN = ("client_hdfs", "client_", "globex_postgres", "everybodys", "client_x y")
 
 
 def others() -> dict[str, DAG]:
@@ -90,6 +91,41 @@ def use_directory() -> int:
     return answer[answer.index(b"\x61") + 4]
 
 
+def use_s3() -> dict[str, Any]:
+    """Write and read in the client's part of the bucket; look into another's, and into all."""
+    given = BaseHook.get_connection("client_s3")
+    extra = given.extra_dejson
+    options = {
+        "aws_access_key_id": str(given.login),
+        "aws_secret_access_key": str(given.password),
+        "aws_session_token": extra["aws_session_token"],
+        "aws_endpoint_url": extra["endpoint_url"],
+        "aws_region": extra["region_name"],
+        "aws_allow_http": "true",
+    }
+    bucket = f"s3://{extra['bucket']}"
+    own = f"{bucket}/{extra['prefix']}probe.parquet"
+    pl.DataFrame({"answer": [42]}).write_parquet(own, storage_options=options)
+
+    def answers(place: str) -> Any:
+        return pl.read_parquet(place, storage_options=options)["answer"].to_list()
+
+    return {
+        "own": answers(own),
+        "listed": answers(f"{bucket}/{extra['prefix']}*.parquet"),
+        "all": _told(lambda: answers(f"{bucket}/*/probe.parquet")),
+        "foreign": _told(lambda: answers(f"{bucket}/globex/probe.parquet")),
+    }
+
+
+def _told(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        return "denied" if "403" in str(error) else str(error)
+    return "given"
+
+
 def _element(tag: int, content: bytes) -> bytes:
     if len(content) > 127:
         return bytes([tag, 0x81, len(content)]) + content
@@ -100,6 +136,7 @@ USES: dict[str, Callable[[], Any]] = {
     "client_postgres": use_postgres,
     "client_landing": use_landing,
     "client_directory": use_directory,
+    "client_s3": use_s3,
 }
 
 
