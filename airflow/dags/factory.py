@@ -133,8 +133,8 @@ def _steps(entry: dict[str, Any]) -> None:
 
     @task(task_id="publish")
     def publish() -> dict[str, int]:
-        database = client_database if entry["load"].get("postgres") is True else None
-        counts: dict[str, int] = run_step("publish", entry, get_current_context(), database)
+        context = get_current_context()
+        counts: dict[str, int] = run_step("publish", entry, context, database_of(entry))
         return counts
 
     @task(task_id="process")
@@ -146,6 +146,11 @@ def _steps(entry: dict[str, Any]) -> None:
         plan() >> process_on_spark() >> publish()
     else:
         process.expand(part=plan()) >> publish()
+
+
+def database_of(entry: dict[str, Any]) -> Callable[[], Any] | None:
+    """Give what asks for the client's database, for a project whose rows go there as well."""
+    return client_database if entry["load"].get("postgres") is True else None
 
 
 def client_database() -> Any:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.contract import Table
 
 PARTITION = "_batch_id"
+FRAME_ROWS = 16_384
 MAX_TRIES = 12
 MAX_WAIT_SECONDS = 5.0
 # The attempt under which a batch stands once another has taken its place.
@@ -104,9 +105,20 @@ class Rows:
         return pa.RecordBatchReader.from_batches(schema, self._batches(schema, batch_id))
 
     def frames(self, batch_id: str) -> Iterator[pl.DataFrame]:
-        """Stream the rows as frames, with the columns of `schema`."""
-        rows = pl.scan_parquet(self.paths).with_columns(_batch_id=pl.lit(batch_id))
-        yield from rows.select(list(self.schema())).collect_batches(maintain_order=True)
+        """Stream the rows as frames of at most `FRAME_ROWS`, with the columns of `schema`.
+
+        Notes
+        -----
+        Polars' own `collect_batches` reads on while its caller writes: where the writer is the
+        slower one, all rows are in memory in the end.
+        """
+        columns = list(self.schema())
+        for path in self.paths:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(FRAME_ROWS):
+                    yield (
+                        pl.DataFrame(batch).with_columns(_batch_id=pl.lit(batch_id)).select(columns)
+                    )
 
     def _batches(self, schema: pa.Schema, batch_id: str) -> Iterator[pa.RecordBatch]:
         seen = 0

@@ -37,8 +37,7 @@ TYPES = {
     "date": "date",
     "timestamp": "timestamp with time zone",
 }
-# First in each line: never null and never quoted, so that no line begins like COPY's own end mark.
-_LINEAGE = {"_line": "bigint", "_file": "text", "_batch_id": "text"}
+_LINEAGE = {"_batch_id": "text", "_file": "text", "_line": "bigint"}
 # Only tasks of ours hold a batch, and for as long as its rows take.
 _BATCH_LOCK_SECONDS = 600
 _COPY_BYTES = 1 << 18
@@ -116,7 +115,7 @@ def _make_table(cursor: Cursor, project: str, table: Table) -> None:
         ``schema-conflict`` if a column has another type than the contract's.
     """
     place = sql.Identifier(project, table.name)
-    wanted = _LINEAGE | {column.name: TYPES[column.kind] for column in table.columns}
+    wanted = {column.name: TYPES[column.kind] for column in table.columns} | _LINEAGE
     known = _columns(cursor, project, table.name)
     if known is None:
         columns = sql.SQL(", ").join(_column(*each) for each in wanted.items())
@@ -200,7 +199,8 @@ def _delete(cursor: Cursor, project: str, name: str, commit: Commit) -> None:
 
 
 def _copy(cursor: Cursor, project: str, rows: Rows, commit: Commit) -> None:
-    columns = [*_LINEAGE, *(column.name for column in rows.table.columns)]
+    # A line that begins with a number cannot be taken for COPY's own end mark.
+    columns = ["_line", "_file", "_batch_id", *(column.name for column in rows.table.columns)]
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, ENCODING 'UTF8')").format(
         sql.Identifier(project, rows.table.name),
         sql.SQL(", ").join(map(sql.Identifier, columns)),

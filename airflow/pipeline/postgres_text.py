@@ -10,12 +10,9 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# So many rows are text at a time.
-ROWS_AT_A_TIME = 16_384
-
 
 class Feed:
-    """What COPY reads from: never more in memory than one piece of a frame.
+    """What COPY reads from: one frame at a time, as text.
 
     ``error`` is what went wrong while rows were read. The driver tells the database and forgets
     what it was.
@@ -23,27 +20,21 @@ class Feed:
 
     def __init__(self, frames: Iterator[pl.DataFrame], columns: Sequence[str]) -> None:
         self.error: BaseException | None = None
-        self._pieces = self._written(frames, columns)
-        self._piece = memoryview(b"")
+        self._texts = (as_text(frame.select(columns)) for frame in frames)
+        self._text = memoryview(b"")
 
     def read(self, size: int) -> bytes:
         """Give the next bytes, at most so many; none at the end."""
         try:
-            while not self._piece:
-                self._piece = memoryview(next(self._pieces))
+            while not self._text:
+                self._text = memoryview(next(self._texts))
         except StopIteration:
             return b""
         except BaseException as error:
             self.error = error
             raise
-        found, self._piece = self._piece[:size], self._piece[size:]
+        found, self._text = self._text[:size], self._text[size:]
         return bytes(found)
-
-    @staticmethod
-    def _written(frames: Iterator[pl.DataFrame], columns: Sequence[str]) -> Iterator[bytes]:
-        for frame in frames:
-            for piece in frame.select(columns).iter_slices(ROWS_AT_A_TIME):
-                yield as_text(piece)
 
 
 def as_text(frame: pl.DataFrame) -> bytes:

@@ -87,6 +87,14 @@ class Postgres(Lasting):
                     template.execute((SCRIPTS / "client_template.sql").read_text())
         return url(LESSOR, password, self.port, "postgres")
 
+    def clients_databases(self) -> list[str]:
+        """Return the names of the databases that leases have made for clients."""
+        with self._superuser() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                r"SELECT datname FROM pg_database WHERE datname LIKE 'client\_%' AND NOT datistemplate"
+            )
+            return [row[0] for row in cursor.fetchall()]
+
     def drop_database(self, name: str) -> None:
         """Remove a database, if there is one."""
         with self._superuser() as connection, connection.cursor() as cursor:

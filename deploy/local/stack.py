@@ -147,7 +147,7 @@ class Stack:
         self._postgres = postgres.start(layout.STACK / "postgres", self.ports.postgres)
         self._adopt("postgres", self._postgres.process)
         if self.afresh:
-            for name in ("gateway", "airflow"):
+            for name in ("gateway", "airflow", *self._postgres.clients_databases()):
                 self._postgres.drop_database(name)
         self._directory = directory.start(layout.STACK / "directory", self.ports.ldap)
         self._adopt("slapd", self._directory.process)

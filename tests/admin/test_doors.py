@@ -153,6 +153,10 @@ def test_a_client_is_applied_by_its_spec_shown_and_exported(
         ({"client": "globex"}, None),
         ({"limits": {"file_bytes": "lots"}}, "limits/file_bytes"),
         ({"projects": {"flights": {"contract": {}}}}, "projects/flights/contract/apiVersion"),
+        (
+            {"projects": {"flights": {"contract": factories.CONTRACT, "load": {"postgres": True}}}},
+            "projects/flights/load/postgres",
+        ),
     ],
 )
 def test_an_impossible_spec_changes_nothing(

@@ -227,3 +227,35 @@ def test_a_gateway_that_is_away_is_no_reason_to_give_up(registry: Path, roots: P
     with pytest.raises(Exception, match="refused") as failure:
         run_step("plan", entry, context(conf))
     assert not isinstance(failure.value, AirflowFailException)
+
+
+def test_only_a_project_that_says_so_is_published_with_its_clients_database(
+    registry: Path,
+) -> None:
+    (entry,) = entries(registry)
+    rewrite(registry, [{name: value for name, value in entry.items() if name != "load"}])
+    names = runpy.run_path(str(FACTORY))
+    (older,) = names["read_registry"](registry)
+    assert isinstance(names["acme__flights"], DAG)
+    for each in (older, {**entry, "load": {"postgres": False}}):
+        assert names["database_of"](each) is None
+    assert names["database_of"](entry) is names["client_database"]
+
+
+def test_the_clients_database_is_what_the_gateway_lends_in_that_moment(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.errors import platform_failure
+
+    client_database = runpy.run_path(str(FACTORY))["client_database"]
+    with pytest.raises(Exception, match="no access") as failure:
+        client_database()
+    assert platform_failure(failure.value)[0] == "database-unavailable"
+    lease = json.loads((GOLDEN / "lease.json").read_text())["postgres"]
+    del lease["lease_id"], lease["expires_at"]
+    monkeypatch.setenv("AIRFLOW_CONN_CLIENT_POSTGRES", json.dumps(lease))
+    place = client_database()
+    assert (place.host, place.port, place.user) == (lease["host"], lease["port"], lease["login"])
+    assert (place.database, place.password) == (lease["schema"], lease["password"])
+    assert place.more == lease["extra"]
+    assert lease["password"] not in repr(place)

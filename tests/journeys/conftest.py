@@ -10,15 +10,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import psycopg2
 import pytest
+import sqlalchemy
 
+from gateway.leases.resources.postgres import place_of
 from tests.parts import REPOSITORY
 
 
@@ -90,6 +93,24 @@ class Stack:
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def client_rows(self, client: str, query: str) -> list[tuple[Any, ...]]:
+        """Ask a client's own Postgres database something."""
+        server = sqlalchemy.make_url(self["DATABASE_URL"])
+        with (
+            closing(
+                psycopg2.connect(
+                    host=server.host,
+                    port=server.port,
+                    dbname=place_of(client),
+                    user="postgres",
+                    password=(self.directory / "postgres" / "superuser.password").read_text(),
+                )
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(query)
+            return cursor.fetchall()
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:

@@ -11,6 +11,7 @@ import httpx
 import jwt
 import pytest
 
+from gateway.leases.resources.postgres import place_of
 from tests.journeys import borrowing, browsing, client_side, views
 from tests.journeys.borrowing import until
 from tests.journeys.conftest import Stack
@@ -91,6 +92,17 @@ def test_a_delivery_ends_as_curated_rows_with_its_rejects_named(
     assert again["attempt"] == 2
     counted = stack.rows("acme", "flights", "flights", "select count(*), sum(distance) from t")
     assert counted == [[1000, 1_400_000]], "a replay replaces"
+    here = f"_batch_id = '{result['batch']}'"
+    counted_there = f"SELECT count(*), sum(distance)::int FROM flights.flights WHERE {here}"
+    assert stack.client_rows("acme", counted_there) == [(1000, 1_400_000)]
+    marked = f"SELECT attempt, rows->'flights' FROM flights._batches WHERE {here[1:]}"
+    assert stack.client_rows("acme", marked) == [(2, 1000)]
+    owned = (
+        "SELECT tableowner FROM pg_tables WHERE schemaname = 'flights' AND tablename = 'flights'"
+    )
+    assert stack.client_rows("acme", owned) == [(place_of("acme"),)]
+    asked = borrowing.leases(stack, job["id"])
+    assert [(each["resource"], each["state"]) for each in asked] == [("postgres", "revoked")]
 
     admin = stack.sign_in("ADMIN")
     trail = httpx.get(f"{stack['GATEWAY_URL']}/v1/admin/audit?limit=200", headers=admin).json()

@@ -7,6 +7,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib import util
@@ -36,6 +37,14 @@ class Server:
     def ask(self, database: str, statement: sql.Composable | str) -> list[tuple[Any, ...]]:
         place = Place("127.0.0.1", self.port, database, "postgres", self.password)
         return asked(place, statement)
+
+    def until(self, condition: str, count: int) -> None:
+        """Wait until so many sessions are in a state."""
+        asked = f"SELECT count(*) FROM pg_stat_activity WHERE {condition}"
+        deadline = time.monotonic() + 60
+        while self.ask("postgres", asked) != [(count,)]:
+            assert time.monotonic() < deadline, f"never {count} with {condition}"
+            time.sleep(0.01)
 
     def client(self) -> Database:
         """Make a database of a client that no other test has."""

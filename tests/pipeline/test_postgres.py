@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +166,16 @@ def test_a_batch_that_fills_another_table_now_has_nothing_left_in_the_first(
     assert client_database.rows("own").height == 1, "a table of the client's own is its own"
 
 
+def test_a_text_that_postgres_cannot_hold_is_a_reject_of_its_own(
+    both: Stage, client_database: Database
+) -> None:
+    both.properties = [*FLIGHTS, GATE]
+    both.load({"a.csv": b"flight,carrier,delay,gate\n1,AA,1,A\0B\n2,UA,,A1\n"})
+    assert [each["rule"] for each in both.gateway.rejects()] == ["nul-byte"]
+    assert_the_same(both, client_database)
+    assert client_database.rows()["gate"].to_list() == ["A1"]
+
+
 def test_a_validation_does_not_even_ask_for_the_database(stage: Stage) -> None:
     def ask() -> Place:
         raise AssertionError
@@ -206,6 +216,22 @@ def test_batches_that_are_published_at_once_do_not_wait_for_each_other(
     assert client_database.rows().height == 3
 
 
+def test_first_batches_that_are_published_at_once_make_their_table_once(
+    client_database: Database, tmp_path: Path
+) -> None:
+    commits = [Commit(f"bat_{n}", n, f"job_{n}", (f"bat_{n}",)) for n in range(1, 9)]
+    rows = [staged(tmp_path, each) for each in commits]
+    with ThreadPoolExecutor(len(commits)) as pool:
+
+        def publish(each: Commit, filled: dict[str, Rows]) -> None:
+            with postgres.replacing(client_database.place, "flights", filled, each):
+                pass
+
+        list(pool.map(publish, commits, rows))
+    assert client_database.rows().height == sum(range(1, 9))
+    assert len(client_database.markers()) == 8
+
+
 def test_attempts_at_once_leave_the_rows_of_the_later_one_alone(
     client_database: Database, tmp_path: Path
 ) -> None:
@@ -219,16 +245,11 @@ def test_attempts_at_once_leave_the_rows_of_the_later_one_alone(
         except DeliveryError as error:
             outcomes[commit.job_id] = error.code
 
-    def waiting() -> int:
-        asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        return int(client_database.server.ask("postgres", asked)[0][0])
-
     for first, other in ((later, earlier), (superseding, replace(later, attempt=9))):
         thread = threading.Thread(target=attempt, args=(other,))
         with postgres.replacing(client_database.place, "flights", staged(tmp_path, first), first):
             thread.start()
-            while not waiting():
-                time.sleep(0.01)
+            client_database.server.until("wait_event_type = 'Lock'", 1)
         thread.join()
         assert outcomes.pop(other.job_id) == "stale-attempt"
         found = client_database.rows()
@@ -365,14 +386,10 @@ def test_a_task_that_is_killed_before_the_end_leaves_nothing_and_after_it_everyt
         with session(client_database.place) as holder, holder.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(7)")
             process = start(both, conf, "publish")
-            asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"
-            while client_database.server.ask("postgres", asked) != [(1,)]:
-                time.sleep(0.01)
+            client_database.server.until("wait_event = 'advisory'", 1)
             process.kill()
             ended(process)
-        at_work = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest-publish'"
-        while client_database.server.ask("postgres", at_work) != [(0,)]:
-            time.sleep(0.01)
+        client_database.server.until("application_name = 'ingest-publish'", 0)
         assert client_database.rows().height == left
         client_database.calm()
     before = versions(client_database)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from pipeline import postgres, postgres_text
+from pipeline import load, postgres
 from pipeline.contract import read_contract
 from pipeline.errors import DeliveryError
 from pipeline.load import Commit, Rows
@@ -112,7 +112,7 @@ def test_values_nobody_thought_of_are_kept(
     client_database: Database, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
-    count = postgres_text.ROWS_AT_A_TIME + 3_000
+    count = load.FRAME_ROWS + 3_000
     drawn_ones = {name: [drawn(chance, kind) for _ in range(count)] for name, kind in KINDS.items()}
     rows = table_of(drawn_ones, tmp_path)
     loaded(rows, client_database)
