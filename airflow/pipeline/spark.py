@@ -17,7 +17,6 @@ import threading
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,7 +27,7 @@ from pipeline.rejects import Reject
 from pipeline.spark_application import MARK, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import IO
 
     from pipeline.delivery import Delivery
@@ -117,7 +116,7 @@ def process(parts: Sequence[Part], limits: Limits, *, cores: int) -> None:
     try:
         cluster = Cluster.of(os.environ, cores=min(cores, len(parts)))
         with _application(cluster, parts[0].delivery, len(parts), limits) as outcomes:
-            follower.follow(outcomes, at_once=cluster.cores)
+            follower.follow(outcomes)
     except (EngineError, WorkerError) as error:
         for index in sorted(follower.at_work) or [0]:
             parts[index].failed(error)
@@ -131,29 +130,39 @@ class _Follower:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
-        self.waiting = iter(range(len(parts)))
+        self.begun: set[int] = set()
         self.at_work: set[int] = set()
         self.faults: dict[int, DeliveryError] = {}
 
-    def follow(self, outcomes: Iterator[dict[str, Any]], *, at_once: int) -> None:
+    def follow(self, outcomes: Iterator[dict[str, Any]]) -> None:
         """Follow an application until every part has ended.
 
-        Spark hands parts out in their order, the next one when one is done: so these begin.
+        The first part is told to begin before there is a cluster: a job that has ended ends it all.
         """
-        self._begin(at_once)
-        for count, told in enumerate(islice(outcomes, len(self.parts)), 1):
-            index = told["index"]
-            self.at_work.discard(index)
-            fault = _end_part(self.parts[index], told)
-            if fault is not None:
-                self.faults[index] = fault
-            log.info("part %d has ended, %d of %d", index, count, len(self.parts))
-            self._begin(1)
+        self._begin([0])
+        total, ended = len(self.parts), 0
+        while ended < total:
+            told = next(outcomes)
+            if "began" in told:
+                self._begin(range(told["began"]))
+                continue
+            ended += 1
+            self._end(told["index"], told)
+            log.info("part %d has ended, %d of %d", told["index"], ended, total)
 
-    def _begin(self, count: int) -> None:
-        for index in islice(self.waiting, count):
-            self.parts[index].began()
-            self.at_work.add(index)
+    def _begin(self, indexes: Iterable[int]) -> None:
+        for index in indexes:
+            if index not in self.begun:
+                self.parts[index].began()
+                self.begun.add(index)
+                self.at_work.add(index)
+
+    def _end(self, index: int, told: dict[str, Any]) -> None:
+        self._begin([index])
+        self.at_work.discard(index)
+        fault = _end_part(self.parts[index], told)
+        if fault is not None:
+            self.faults[index] = fault
 
 
 @contextmanager

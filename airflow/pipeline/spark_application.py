@@ -97,11 +97,15 @@ def _run(context: Any, work: Work) -> None:
 
 
 def _watch(context: Any, work: Work, job: Future[None], lines: list[str]) -> None:
-    at_work = time.monotonic()
+    at_work, told = time.monotonic(), 0
     while not job.done():
         wait([job], _LOOK_SECONDS)
-        if _drain(lines) or _is_at_work(context.statusTracker()):
+        active, done = _progress(context.statusTracker())
+        if _drain(lines) or active:
             at_work = time.monotonic()
+        if active + done > told:
+            told = active + done
+            _tell(json.dumps({"began": told}))
         if time.monotonic() > at_work + work.patience_seconds:
             msg = f"nobody took a part for {work.patience_seconds:.0f} s"
             raise TimeoutError(msg)
@@ -116,9 +120,11 @@ def _drain(lines: list[str]) -> int:
     return told
 
 
-def _is_at_work(tracker: Any) -> bool:
-    found = [tracker.getStageInfo(each) for each in tracker.getActiveStageIds()]
-    return any(stage is not None and stage.numActiveTasks for stage in found)
+def _progress(tracker: Any) -> tuple[int, int]:
+    """Give how many parts are at work and how many are done; they are begun in their order."""
+    stages = [tracker.getStageInfo(each) for each in tracker.getActiveStageIds()]
+    found = [each for each in stages if each is not None]
+    return sum(each.numActiveTasks for each in found), sum(each.numCompletedTasks for each in found)
 
 
 def _tell(line: str) -> None:

@@ -202,8 +202,9 @@ def test_a_run_that_the_gateway_did_not_start_fails_for_good(registry: Path, roo
 
 
 def test_what_the_pipeline_says_is_in_the_log_of_a_platform_that_logs_warnings_only(
-    registry: Path, roots: Path
+    registry: Path, roots: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     run_step = runpy.run_path(str(FACTORY))["run_step"]
     (entry,) = entries(registry)
     said = io.StringIO()
