@@ -24,6 +24,9 @@ from deploy.local.programs import ROOT, RUN_DIR, StackError, Words
 
 TOOLS = RUN_DIR / "tools"
 TOOLS_LOCK = ROOT / "deploy/local/tools.lock"
+# Whoever runs this has pip; environments of ours have none, but know whom they were made with.
+IS_OURS = Path(sys.prefix).is_relative_to(RUN_DIR)
+PYTHON = sys._base_executable if IS_OURS else sys.executable  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,11 @@ def _ensure_gateway() -> None:
 
 def pip(environment: Path, *argv: str | Path) -> Words:
     """Return pip's command for an environment, which needs no pip of its own."""
-    return [sys.executable, "-m", "pip", "--python", environment / "bin/python", "-q", *argv]
+    return [PYTHON, "-m", "pip", "--python", environment / "bin/python", "-q", *argv]
 
 
 def _check_pip() -> None:
-    check = [sys.executable, "-m", "pip", "--version"]
+    check = [PYTHON, "-m", "pip", "--version"]
     if subprocess.run(check, capture_output=True, check=False).returncode != 0:
         message = "pip is missing: install Debian's python3-pip"
         raise StackError(message)
@@ -130,7 +133,7 @@ def _install_with_uv(environment: Environment) -> None:
     settings = {**os.environ, **_uv_settings(), "UV_NO_PROGRESS": "1"}
     failure = f"the {environment.name} environment could not be installed by uv"
     if not environment.python.exists():
-        create: Words = [uv, "venv", "--clear", "--python", sys.executable, environment.path]
+        create: Words = [uv, "venv", "--clear", "--python", PYTHON, environment.path]
         programs.run(create, failure, env=settings)
     target = ["--python", str(environment.python)]
     locked: Words = [uv, "pip", "sync", *target, "--require-hashes", environment.lock]
@@ -153,7 +156,7 @@ def _install_with_pip(environment: Environment) -> None:
 
 def _uv_settings() -> dict[str, str]:
     """Let uv ask the package index that pip is configured to ask."""
-    listed = programs.run([sys.executable, "-m", "pip", "config", "list"], "pip does not run")
+    listed = programs.run([PYTHON, "-m", "pip", "config", "list"], "pip does not run")
     known: dict[str, str] = {}
     for line in listed.splitlines():  # the environment's come first, and win
         key, _, value = line.partition("=")
@@ -166,7 +169,7 @@ def _uv_settings() -> dict[str, str]:
 
 def _make_empty(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
-    create: Words = [sys.executable, "-m", "venv", "--without-pip", path]
+    create: Words = [PYTHON, "-m", "venv", "--without-pip", path]
     programs.run(create, "Python's venv module does not work")
 
 

@@ -18,7 +18,10 @@ def walk(shown: Page, airflow: str) -> None:
     framed.get_by_role("link", name="Attempt 1").click()
     # Its address can be passed on: it leads to the same place in Airflow's page.
     shown.wait_for_url(re.compile(r"/security/deliveries/auth/views/jobs/job_\w+$"))
-    framed.get_by_role("cell", name="flights_2013_05.csv").wait_for()
+    # It stands in the plan, and beside the row that was rejected.
+    for section in ("Plan", "Rejected rows"):
+        table = framed.locator("section", has=framed.get_by_role("heading", name=section))
+        table.get_by_role("cell", name="flights_2013_05.csv").wait_for()
     job = shown.url.rpartition("/")[2]
     framed.get_by_role("link", name="Show the DAG run").click()
     shown.wait_for_url(f"{airflow}/dags/acme__flights/runs/gw.{job}**")
