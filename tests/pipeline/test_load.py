@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 import polars as pl
 import pytest
 from deltalake import DeltaTable
@@ -17,6 +19,8 @@ from pipeline.load import Commit, Rows
 from tests.pipeline.conftest import FLIGHTS, contract
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.pipeline.conftest import Stage
 
 GOOD = b"flight,carrier,delay\n1,AA,2.5\n2,UA,NA\n"
@@ -64,6 +68,47 @@ def test_two_attempts_at_once_leave_the_rows_of_the_later_one_alone(tmp_path: Pa
     rows = pl.read_delta(str(tmp_path / "flights")).filter(pl.col("_batch_id") == "bat_1")
     assert rows["delay"].unique().to_list() == [3.0]
     assert rows.height == 20_000
+
+
+def through_polars(path: str) -> list[tuple[int, float, float]]:
+    delay = pl.col("delay")
+    counts = pl.scan_delta(path).select(pl.len(), delay.min().alias("a"), delay.max().alias("b"))
+    return counts.collect().rows()
+
+
+def through_duckdb(path: str) -> list[tuple[int, float, float]]:
+    rows = DeltaTable(path).to_pyarrow_dataset()
+    with duckdb.connect(":memory:") as connection:
+        connection.register("rows", rows)
+        return connection.sql("SELECT count(*), min(delay), max(delay) FROM rows").fetchall()
+
+
+@pytest.mark.parametrize("read", [through_polars, through_duckdb])
+def test_a_reader_sees_all_of_an_attempt_or_all_of_the_one_before(
+    tmp_path: Path, read: Callable[[str], list[tuple[int, float, float]]]
+) -> None:
+    path = tmp_path / "flights"
+
+    def replace(attempt: int) -> None:
+        # An attempt has as many rows as its number says, in several files.
+        few = [staged(tmp_path, f"part_{n}", attempt, 100 * attempt) for n in range(4)]
+        paths = [file for each in few for file in each.paths]
+        rows = Rows(paths, 400 * attempt, few[0].table)
+        load.replace_batch(path, rows, Commit("bat_1", attempt, "job", ("bat_1",)))
+
+    replace(1)
+    with ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(lambda: [replace(attempt) for attempt in range(2, 30)])
+        seen = []
+        while not writing.done():
+            seen += read(str(path))
+        writing.result()
+    seen += read(str(path))
+    assert seen == [(int(400 * first), first, first) for _, first, _ in seen]
+    attempts = [first for _, first, _ in seen]
+    assert attempts == sorted(attempts)
+    assert attempts[-1] == 29
+    assert len(set(attempts)) > 3, "it was read while it was written"
 
 
 def test_each_batch_is_one_commit(stage: Stage) -> None:
