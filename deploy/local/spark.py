@@ -11,7 +11,6 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, Self
 from deploy.local import environments, java, processes, programs
 from deploy.local.environments import Environment
 from deploy.local.processes import LOOPBACK
-from deploy.local.programs import ROOT, RUN_DIR, StackError
+from deploy.local.programs import ROOT, RUN_DIR
 
 ENVIRONMENT = Environment("Spark", RUN_DIR / "spark-env", ROOT / "spark.lock")
 HOME = ENVIRONMENT.path / "lib/python3.11/site-packages/pyspark"
@@ -234,15 +233,3 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
-
-
-def main() -> None:
-    """Bring everything in, or say in one line why not."""
-    try:
-        ensure()
-    except StackError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()
