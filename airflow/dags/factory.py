@@ -59,7 +59,12 @@ def read_registry(path: Path) -> list[dict[str, Any]]:
     if not isinstance(document.get("projects"), list):
         msg = "the registry holds no list of projects"
         raise RegistryError(msg)
-    return [entry for entry in document["projects"] if _is_sound(entry)]
+    return [entry for entry in map(_completed, document["projects"]) if _is_sound(entry)]
+
+
+def _completed(entry: Any) -> Any:
+    """Add what a registry that an earlier gateway wrote says nothing of."""
+    return {"load": {}, **entry} if isinstance(entry, dict) else entry
 
 
 def _is_sound(entry: Any) -> bool:
@@ -72,8 +77,6 @@ def _is_sound(entry: Any) -> bool:
 def _problem_of(entry: Any) -> str | None:
     if not isinstance(entry, dict):
         return "it is no mapping"
-    # A registry that an earlier gateway wrote says nothing of it.
-    entry.setdefault("load", {})
     name = entry.get("dag_id")
     if not all(isinstance(entry.get(key), str) and entry[key] for key in _TEXTS):
         return f"{name!r} lacks one of {', '.join(_TEXTS)}"
