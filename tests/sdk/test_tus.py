@@ -236,7 +236,7 @@ def test_bytes_that_were_altered_on_the_way_are_refused_for_good(
     api: State, gateway: GatewayClient, batch: str, file: LocalFile
 ) -> None:
     def alter(sent_bytes: int) -> None:
-        if sent_bytes == PIECE:
+        if sent_bytes == PIECE + CHUNK_BYTES:  # the first piece has been answered by now
             (upload,) = api.uploads.known.values()
             upload.content[0] = file.path.read_bytes()[0] ^ 1
 
