@@ -50,9 +50,11 @@ SELECT clock_timestamp(), json_build_object(
         JOIN project ON project.client = batch.client AND project.name = batch.project
         WHERE batch.client = %(client)s AND id = ANY(%(batches)s)),
     'names', (SELECT json_agg(json_build_array(batch_id, collision_key))
-        FROM file
-        JOIN unnest(%(of)s::text[], %(keys)s::text[]) AS asked (batch_id, collision_key)
-        USING (batch_id, collision_key)),
+        FROM unnest(%(of)s::text[], %(keys)s::text[]) AS asked (batch, key)
+        CROSS JOIN LATERAL (
+            SELECT batch_id, collision_key FROM file
+            WHERE batch_id = asked.batch AND collision_key = asked.key LIMIT 1
+        ) AS taken),
     'pending', (SELECT json_agg(json_build_object('project', project, 'files', files))
         FROM (SELECT project, count(*) AS files FROM (
                 SELECT batch.project FROM file JOIN batch ON batch.id = file.batch_id
