@@ -106,6 +106,8 @@ def create_app(config: Settings) -> FastAPI:
         # A redirect would be to whatever host the request named.
         redirect_slashes=False,
         separate_input_output_schemas=False,
+        # Its records would hold what callers sent, and texts of other systems' errors.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for part in fields(services):
         setattr(app.state, part.name, getattr(services, part.name))

@@ -20,7 +20,8 @@ from deploy.bench import client
 from deploy.local import programs
 from deploy.local.programs import ROOT, RUN_DIR, StackError
 
-STORE = RUN_DIR / "bench-store"
+# Another disk may be measured: a folder of its own on it, which is emptied.
+STORE = Path(os.environ.get("BENCH_STORE") or RUN_DIR / "bench-store")
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the prepared file is read from memory
 PREPARED = "gateway-bench-"
 JOB_SECONDS = 600

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,6 +30,7 @@ from gateway.errors import GatewayError, UnavailableError
 
 WINDOW_SECONDS = 1
 SHARES = 20
+LATE_SECONDS = 0.02
 
 
 class RateLimitedError(GatewayError):
@@ -60,9 +62,9 @@ class RequestRate:
         ------
         RateLimitedError
         """
-        pocket = self._pocket(client)
-        if not pocket.take():
-            pocket.refill(lambda wanted: self._lease(client, wanted))
+        with self.waiting(client):
+            while not self.take_from_pocket(client):
+                self.fill(client)
 
     def take_from_pocket(self, client: str) -> bool:
         """Count one request if that can be done at once; never blocks.
@@ -70,13 +72,32 @@ class RequestRate:
         Returns
         -------
         bool
-            False when nothing was counted and ``take`` has to be called, in a thread.
+            False when nothing was counted: there may be more after ``fill``.
 
         Raises
         ------
         RateLimitedError
         """
         return self._pocket(client).take()
+
+    @contextmanager
+    def waiting(self, client: str) -> Iterator[None]:
+        """Note that a request waits for its share: who fills the pocket asks for all that do."""
+        pocket = self._pocket(client)
+        pocket.wait(1)
+        try:
+            yield
+        finally:
+            pocket.wait(-1)
+
+    def fill(self, client: str) -> None:
+        """Take more out of the second, if nobody else has done so meanwhile; blocks.
+
+        Raises
+        ------
+        RateLimitedError, UnavailableError
+        """
+        self._pocket(client).fill(lambda wanted: self._lease(client, wanted))
 
     def _pocket(self, client: str) -> _Pocket:
         return self._pockets.get(client) or self._pockets.setdefault(client, _Pocket())
@@ -128,21 +149,24 @@ class _Pocket:
                 raise RateLimitedError
             return False
 
-    def refill(self, lease: Callable[[int], _Lease]) -> None:
-        """Let one through, taking more out of the second if nobody else has done so meanwhile."""
+    def wait(self, change: int) -> None:
+        """Count those who wait for a share."""
         with self._guard:
-            self._waiting += 1
-            failures = self._failures
+            self._waiting += change
+
+    def fill(self, lease: Callable[[int], _Lease]) -> None:
+        """Take more out of the second if nobody else has done so meanwhile."""
+        failures = self._failures
         with self._refilling:
-            try:
-                if self._failures != failures:
-                    # It has been asked in vain for this one too: no queue of time limits.
-                    raise UnavailableError("The database does not answer.")
-                if not self.take():
-                    self._ask(lease)
-            finally:
-                with self._guard:
-                    self._waiting -= 1
+            if self._failures != failures:
+                # It has been asked in vain for this one too: no queue of time limits.
+                raise UnavailableError("The database does not answer.")
+            if not self._has_more():
+                self._ask(lease)
+
+    def _has_more(self) -> bool:
+        with self._guard:
+            return self._shares > 0 and time.monotonic() < self._ends_at
 
     def _ask(self, lease: Callable[[int], _Lease]) -> None:
         asked_at = time.monotonic()
@@ -171,11 +195,11 @@ class _Pocket:
         if got.began_at != self._began_at:
             self._used_before, self._used = self._used_until(asked_at), 0
         self._began_at = got.began_at
-        # From before the question: over here not later than over there.
-        self._ends_at = asked_at + got.seconds
+        # From before the question: over here not later than over there. But for what came late:
+        # who waited for a slow database would ask again and again.
+        self._ends_at = max(asked_at + got.seconds, time.monotonic() + LATE_SECONDS)
         self._remaining, self._allowed = got.remaining, got.allowed
-        self._shares = max(0, got.granted - 1)
-        self._used += min(1, got.granted)
+        self._shares = got.granted
 
 
 # The time is read once and travels as ``excluded.began_at``. A beginning far in the future was

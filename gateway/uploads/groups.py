@@ -29,9 +29,11 @@ from gateway.uploads.small import Ready
 log = logs.get("uploads")
 LANES = 4
 MOST = 256
-# A group waits for those who were answered last for this part of the time they took, at most.
+# A group waits for those who were answered last for this part of the time they took, at most, if
+# the first of them is back so soon.
 PAUSE = 0.5
 PAUSE_SECONDS = 0.01
+RETURN_SECONDS = 0.05
 
 
 class Groups:
@@ -54,9 +56,11 @@ class Groups:
         client = client_of(ready.small.principal)
         with self._lock:
             queue = self._queues.get(client)
-            is_idle = queue is None
             if queue is None:
                 queue = self._queues[client] = _Queue(threading.Condition(self._lock))
+            is_idle = not queue.is_served
+            if is_idle:
+                queue.begin()
             queue.waiting.append((ready, waiter))
             if len(queue.waiting) >= queue.expected:
                 queue.complete.notify()
@@ -100,10 +104,7 @@ class Groups:
         with self._lock:
             queue = self._queues[client]
             is_idle = not queue.waiting
-            if is_idle:
-                del self._queues[client]
-            queue.expected = min(MOST, len(group) + len(queue.waiting))
-            queue.pause_seconds = min(PAUSE_SECONDS, PAUSE * (time.monotonic() - began))
+            queue.rest(len(group), time.monotonic() - began, is_idle=is_idle)
         _tell(group, views)
         if not is_idle:
             self._submit(client)
@@ -131,6 +132,21 @@ class _Queue:
     waiting: list[tuple[Ready, Waiter]] = field(default_factory=list)
     expected: int = 1
     pause_seconds: float = 0.0
+    is_served: bool = False
+    told_at: float = float("-inf")
+
+    def begin(self) -> None:
+        """Have a thread serve it. Who was answered long ago is not expected back."""
+        self.is_served = True
+        if time.monotonic() > self.told_at + RETURN_SECONDS:
+            self.expected = 1
+
+    def rest(self, stored: int, seconds: float, *, is_idle: bool) -> None:
+        """Note what became of a group that took so long, and whether that was all."""
+        self.is_served = not is_idle
+        self.told_at = time.monotonic()
+        self.expected = min(MOST, stored + len(self.waiting))
+        self.pause_seconds = min(PAUSE_SECONDS, PAUSE * seconds)
 
 
 class Waiter:

@@ -70,6 +70,7 @@ class QuickPut:
         groups = intake.groups
         self._desk = _Desk(intake, groups) if groups and groups.can_store else None
         self._asking: dict[str, asyncio.Future[Principal]] = {}
+        self._filling: dict[str, asyncio.Future[None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Store a small file, or pass the request on."""
@@ -123,10 +124,16 @@ class QuickPut:
         return await asyncio.shield(asking)
 
     async def _count(self, principal: Principal) -> None:
-        """Count one of the client's requests of this second."""
+        """Count one of the client's requests of this second; for many that wait, one thread asks."""
         client, rate = client_of(principal), self._access.rate
-        if not rate.take_from_pocket(client):
-            await self._intake.run(lambda: rate.take(client))
+        with rate.waiting(client):
+            while not rate.take_from_pocket(client):
+                filling = self._filling.get(client)
+                if filling is None or filling.done():
+                    loop = asyncio.get_running_loop()
+                    filling = loop.run_in_executor(self._intake.writers, rate.fill, client)
+                    self._filling[client] = filling
+                await asyncio.shield(filling)
 
 
 class _Desk:
@@ -144,10 +151,13 @@ class _Desk:
     def add(self, small: Small, waiter: Waiter) -> None:
         """Have a file written, and stored with others."""
         self._waiting.append((small, waiter))
-        if self._turns < TURNS:
-            self._begin(waiter.loop)
+        if len(self._waiting) == 1:
+            # Not before the others have been heard whose bodies came at the same moment.
+            waiter.loop.call_soon(self._begin, waiter.loop)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._turns == TURNS or not self._waiting:
+            return
         taken, self._waiting = self._waiting[:TURN_FILES], self._waiting[TURN_FILES:]
         self._turns += 1
         turn = loop.run_in_executor(self._intake.writers, self._turn, taken)
@@ -155,8 +165,7 @@ class _Desk:
 
     def _ended(self, loop: asyncio.AbstractEventLoop, _: asyncio.Future[None]) -> None:
         self._turns -= 1
-        if self._waiting:
-            self._begin(loop)
+        self._begin(loop)
 
     def _turn(self, taken: Sequence[tuple[Small, Waiter]]) -> None:
         """Make bytes durable and hand them on; whatever fails is left to the door."""

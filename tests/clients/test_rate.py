@@ -141,6 +141,22 @@ def test_at_a_high_rate_few_requests_cost_a_statement(limited: Onboard, process:
     assert hammer(1.0) > 5 * statements["all"]
 
 
+def test_a_database_that_takes_longer_than_the_second_lets_requests_through(
+    limited: Onboard, process: Process
+) -> None:
+    limited(2)
+    rate = process()
+    statements = Counter[str]()
+
+    @event.listens_for(rate._sessions.kw["bind"], "after_cursor_execute")
+    def dawdle(*_: object) -> None:
+        statements["all"] += 1
+        time.sleep(1.1)
+
+    assert passes(rate)
+    assert statements["all"] == 1
+
+
 def test_a_pocket_says_when_a_thread_has_to_refill_it(limited: Onboard, process: Process) -> None:
     limited(2)
     rate = process()

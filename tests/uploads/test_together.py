@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from gateway.audit.model import AuditEvent
 from gateway.batches.model import Batch
+from gateway.batches.views import FileView
 from gateway.bootstrap import Services
 from gateway.database import now
 from gateway.events import feed
@@ -20,6 +22,7 @@ from gateway.identity.model import RevokedToken
 from gateway.landing.names import FileName
 from gateway.uploads import small, together
 from gateway.uploads.announced import Announced
+from gateway.uploads.groups import Waiter
 from gateway.uploads.small import Ready, Small
 from tests import factories
 from tests.batches.making import ACME, opened, path
@@ -220,3 +223,33 @@ def test_a_small_file_that_stalls_holds_its_place_like_any_other(
     begun.send(b"cd")
     assert begun.answer()[0] == 201
     books.check()
+
+
+def test_senders_who_were_answered_together_are_stored_together_again(
+    services: Services, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.uploads.groups.PAUSE", 1000)
+    monkeypatch.setattr("gateway.uploads.groups.PAUSE_SECONDS", 1)
+    monkeypatch.setattr("gateway.uploads.groups.RETURN_SECONDS", 1)
+    sizes: list[int] = []
+    store = services.groups.store
+
+    def measured(client: str, files: Sequence[Ready]) -> list[FileView | None]:
+        sizes.append(len(files))
+        return store(client, files)
+
+    monkeypatch.setattr(services.groups, "store", measured)
+
+    async def send(sender: int) -> None:
+        for number in range(6):
+            waiter = Waiter()
+            services.groups.add(ready(services, batch, f"{sender}-{number}"), waiter)
+            assert await waiter.outcome
+
+    async def send_all() -> None:
+        await asyncio.gather(*map(send, range(4)))
+
+    asyncio.run(send_all())
+    assert sum(sizes) == 24
+    # Who is first begins alone, and who is ahead ends first.
+    assert sizes.count(4) >= 5, sizes
