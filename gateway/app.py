@@ -43,6 +43,8 @@ DOORS = (
 
 # How long a thread that comes back from the disk or the database waits for another's turn to end.
 SWITCH_SECONDS = 0.0005
+# Of one client, in each process: whoever seals a thousand batches at once holds up nobody else's.
+SEALS_AT_ONCE = 2
 # What a page's uploads need besides what every page may send and read (tus 1.0.0; RFC 9530).
 ALLOWED_HEADERS = (
     "Authorization",
@@ -111,6 +113,7 @@ def create_app(config: Settings) -> FastAPI:
     )
     for part in fields(services):
         setattr(app.state, part.name, getattr(services, part.name))
+    app.state.seals = web.Turns(SEALS_AT_ONCE)
     app.router.routes.extend(_doors().routes)
     _allow_origins(app, config.server.cors_origins)
     app.add_middleware(QuickPut, access=services.access, intake=intake_of(app.state))

@@ -205,7 +205,9 @@ class Worker(_Section):
     watch_seconds: float = Field(
         2.0, gt=0, description="between two looks at active runs, besides those Airflow asks for"
     )
-    lane_width: int = Field(4, ge=1, description="messages of one client carried at a time")
+    lane_width: int = Field(
+        4, ge=1, description="messages of one client carried at a time, at most"
+    )
     claim_seconds: int = Field(30, ge=5)
     max_attempts: int = Field(50, ge=1, description="then a message is quarantined")
     sweep_seconds: float = Field(60.0, gt=0)

@@ -29,6 +29,7 @@ from gateway.dispatch.bell import Bell
 from gateway.dispatch.crew import Crew
 from gateway.dispatch.hints import Hints
 from gateway.dispatch.messenger import Messenger
+from gateway.dispatch.pace import Pace
 from gateway.dispatch.setbacks import Setback
 from gateway.dispatch.watch import Watcher
 from gateway.errors import GatewayError
@@ -144,6 +145,7 @@ class Outbox(Loop):
         # Each errand needs a connection at times, and so do the loops.
         size = max(1, min(CREW_SIZE, services.settings.database.pool_size - 4))
         self._crew = Crew(size, self._bell.ring)
+        self._pace = Pace(self._config.lane_width)
         self._lanes = Counter[str]()
         self._lanes_lock = threading.Lock()
         self._is_away = False
@@ -153,8 +155,8 @@ class Outbox(Loop):
         limit = min(self._crew.free, PROBES) if self._is_away else self._crew.free
         claims = self._claim(limit) if limit > 0 else []
         for claim in claims:
-            self._enter(claim.lane, 1)
-            self._crew.start(partial(self._carry, claim))
+            under_way = self._enter(claim.lane, 1)
+            self._crew.start(partial(self._carry, claim, under_way))
         if self._is_away:
             self._stop.wait(random.uniform(0.5, 1.5) * PROBE_SECONDS)  # noqa: S311 - spreads load
         elif len(claims) < limit or limit == 0:
@@ -176,21 +178,26 @@ class Outbox(Loop):
                 limit=limit,
                 claim_seconds=self._config.claim_seconds,
                 busy=dict(self._lanes),
-                lane_width=self._config.lane_width,
+                lane_width=self._pace.width,
             )
 
-    def _carry(self, claim: Claim) -> None:
+    def _carry(self, claim: Claim, under_way: int) -> None:
+        began = time.monotonic()
         try:
             setback = ERRANDS[claim.topic](self._parts, claim)
         finally:
             self._enter(claim.lane, -1)
+        if setback is None and claim.topic == trigger.TOPIC:
+            self._pace.took(time.monotonic() - began, under_way)
         self._is_away = setback is not None and setback.reason == UnavailableError.reason
 
-    def _enter(self, lane: str, step: int) -> None:
+    def _enter(self, lane: str, step: int) -> int:
         with self._lanes_lock:
             self._lanes[lane] += step
-            if not self._lanes[lane]:
+            under_way = self._lanes[lane]
+            if not under_way:
                 del self._lanes[lane]
+        return under_way
 
 
 class Watch(Loop):

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
 from gateway import database, web
@@ -210,7 +211,7 @@ async def _seal_request(request: Request) -> SealRequest:
         ),
     },
 )
-def seal_batch(
+async def seal_batch(
     batch_id: str,
     request: Request,
     response: Response,
@@ -222,9 +223,16 @@ def seal_batch(
     With ``files``, the batch must consist of exactly these.
     """
     state = request.app.state
-    batch, job = seal.carry_out(
-        state.sessions, principal, state.zone, state.keys, batch_id, wanted.files
-    )
+    async with state.seals.turn(client_of(principal)):
+        batch, job = await run_in_threadpool(
+            seal.carry_out,
+            state.sessions,
+            principal,
+            state.zone,
+            state.keys,
+            batch_id,
+            wanted.files,
+        )
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return SealedView(batch=BatchSummary.of(batch), job=as_queued(job))
 

@@ -22,6 +22,7 @@ from gateway.web.parameters import Cursor, Limit, Moment, Text
 from gateway.web.problems import kinds, problem_response, problem_schema, responses
 from gateway.web.sessions import SessionDep
 from gateway.web.streams import body
+from gateway.web.turns import Turns
 
 problems = responses
 
@@ -32,6 +33,7 @@ __all__ = [
     "Moment",
     "SessionDep",
     "Text",
+    "Turns",
     "body",
     "body_schemas",
     "cursor_for",

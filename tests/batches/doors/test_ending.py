@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
+import httpx
 import pytest
 from joserfc import jws
 from joserfc.jwk import KeySet
 from starlette.testclient import TestClient
 
-from gateway.batches import ledger
+from gateway.batches import ledger, seal
 from gateway.bootstrap import Services
+from gateway.errors import NotFoundError
+from gateway.identity.access import Principal
 from gateway.jobs import reading, states
 from gateway.jobs.model import Job
 from tests.batches import making
@@ -60,6 +65,42 @@ def test_a_seal_needs_no_list(client: TestClient, acme: Headers, filled: str, bo
     found = answer.json()
     assert found["batch"]["id"] == filled
     assert answer.headers["location"] == f"/v1/jobs/{found['job']['id']}"
+
+
+def test_many_seals_of_one_client_hold_up_nobody_elses(
+    client: TestClient,
+    acme: Headers,
+    globex: Headers,
+    filled: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both, gate, begun = threading.Event(), threading.Event(), list[str]()
+
+    def held(_: Any, who: Principal, *given: Any) -> Any:
+        begun.append(str(who.client))
+        if len(begun) == 2:
+            both.set()
+        if who.client == "acme":
+            assert gate.wait(20)
+        raise NotFoundError
+
+    async def sent() -> list[int]:
+        path = f"/v1/batches/{filled}/seal"
+        served = httpx.ASGITransport(app=client.app)
+        async with (
+            httpx.AsyncClient(transport=served, base_url=str(client.base_url)) as many,
+            asyncio.timeout(20),
+        ):
+            first = [asyncio.create_task(many.post(path, headers=acme)) for _ in range(5)]
+            assert await asyncio.to_thread(both.wait, 20)
+            assert (await many.post(path, headers=globex)).status_code == 404
+            assert begun == ["acme", "acme", "globex"]
+            gate.set()
+            return [(await each).status_code for each in first]
+
+    monkeypatch.setattr(seal, "carry_out", held)
+    assert asyncio.run(sent()) == [404] * 5
+    assert begun.count("acme") == 5
 
 
 def test_sealing_again_gives_the_same_bytes_even_when_the_job_has_moved_on(
