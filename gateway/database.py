@@ -158,6 +158,43 @@ def alone(session: Session) -> Connection:
     return connection
 
 
+def reader(sessions: sessionmaker[Session]) -> Session:
+    """Open a session that only reads: its statements need no transaction, and ending it no trip.
+
+    Each sees what is committed when it begins, as in a transaction of Postgres' default isolation.
+    """
+    return sessions(info={_READS: True})
+
+
+def require_writer(session: Session) -> None:
+    """See to it that what is written in a session will be committed.
+
+    Raises
+    ------
+    TypeError
+        It only reads.
+    """
+    if _READS in session.info:
+        message = "this session only reads"
+        raise TypeError(message)
+
+
+_READS = "only_reads"
+
+
+@event.listens_for(Session, "after_begin")
+def _commit_each(session: Session, _: Any, connection: Connection) -> None:
+    raw = connection.connection.driver_connection
+    if _READS in session.info and raw is not None:
+        with _as_of_a_statement():
+            raw.autocommit = True
+
+
+@event.listens_for(Session, "before_flush")
+def _flush_nothing(session: Session, *_: Any) -> None:
+    require_writer(session)
+
+
 @contextmanager
 def _as_of_a_statement() -> Iterator[None]:
     """Have a connection that is lost show as it does everywhere: SQLAlchemy wraps no hook's errors."""

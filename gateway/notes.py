@@ -14,6 +14,8 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
+from gateway import database
+
 Write = Callable[[Session, list[Any]], None]
 
 _NOTED = "noted"
@@ -39,6 +41,7 @@ class Notes:
 
     def add(self, session: Session, note: Any) -> None:
         """Note what is to be written when ``session`` commits."""
+        database.require_writer(session)
         if not session.in_transaction():
             session.begin()
         session.info.setdefault(_NOTED, []).append((self, note))

@@ -54,7 +54,7 @@ _SEAL_BODY = {"requestBody": {**web.documented_body(SealRequest)["requestBody"],
 
 
 @router.get("/v1", responses=web.problems(UnavailableError))
-def show_capabilities(request: Request, session: web.SessionDep) -> Capabilities:
+def show_capabilities(request: Request, session: web.ReadingDep) -> Capabilities:
     """Say what this gateway can do, and what time it has."""
     config = request.app.state.settings
     return Capabilities(
@@ -73,7 +73,7 @@ def show_capabilities(request: Request, session: web.SessionDep) -> Capabilities
 
 
 @router.get("/v1/projects", responses=web.problems(*REFUSALS))
-def list_projects(principal: Reader, session: web.SessionDep) -> ProjectPage:
+def list_projects(principal: Reader, session: web.ReadingDep) -> ProjectPage:
     """List the caller's projects with their contract and limits."""
     client = session.get_one(Client, client_of(principal))
     items = [
@@ -134,7 +134,7 @@ def open_batch(
 @router.get("/v1/batches", responses=web.problems(*REFUSALS))
 def list_batches(
     principal: Reader,
-    session: web.SessionDep,
+    session: web.ReadingDep,
     project: Name = None,
     state: BatchState | None = None,
     reference: Name = None,
@@ -161,7 +161,7 @@ def list_batches(
     responses=tagged_problems(*REFUSALS, NotFoundError),
 )
 def show_batch(
-    batch_id: str, request: Request, principal: Reader, session: web.SessionDep
+    batch_id: str, request: Request, principal: Reader, session: web.ReadingDep
 ) -> Response:
     """Show a batch with its files and jobs. ``Retry-After`` is there while a job is active."""
     batch = ledger.find(session, client_of(principal), batch_id)
@@ -246,7 +246,7 @@ async def seal_batch(
     },
 )
 def show_manifest(
-    batch_id: str, request: Request, principal: FilesReader, session: web.SessionDep
+    batch_id: str, request: Request, principal: FilesReader, session: web.ReadingDep
 ) -> Response:
     """Give the sealed list of files: exactly the bytes that the receipt signs (RFC 8785)."""
     found = manifest.of(session, client_of(principal), batch_id)
@@ -262,7 +262,7 @@ def show_manifest(
     },
 )
 def show_receipt(
-    batch_id: str, request: Request, principal: Reader, session: web.SessionDep
+    batch_id: str, request: Request, principal: Reader, session: web.ReadingDep
 ) -> Response:
     """Give the manifest signed by the gateway: a JWS in compact form (RFC 7515)."""
     found = manifest.of(session, client_of(principal), batch_id)
@@ -270,7 +270,7 @@ def show_receipt(
 
 
 @router.get("/v1/batches/{batch_id}/jobs", responses=web.problems(*REFUSALS, NotFoundError))
-def list_batch_jobs(batch_id: str, principal: Reader, session: web.SessionDep) -> JobPage:
+def list_batch_jobs(batch_id: str, principal: Reader, session: web.ReadingDep) -> JobPage:
     """List a batch's processing attempts, newest first."""
     batch = ledger.find(session, client_of(principal), batch_id)
     found = of_batch(session, batch.client, batch.id)

@@ -61,7 +61,7 @@ def router_for(reader: Any, *refusals: type[GatewayError]) -> APIRouter:
     @doors.get("/v1/events", responses=web.problems(*kinds))
     def list_events(
         principal: Annotated[Any, reader],
-        session: web.SessionDep,
+        session: web.ReadingDep,
         after: Annotated[str, Query(max_length=40)] = "0",
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> EventPage:

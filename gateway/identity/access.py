@@ -309,7 +309,7 @@ def requires(*needed: str, of_a_client: bool = False) -> Any:
         The door serves a client's own objects; the platform's people have none.
     """
 
-    def check(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
+    async def check(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
         return _admitted(caller, needed, of_a_client=of_a_client)
 
     return Depends(check)
@@ -341,7 +341,7 @@ def _files_reader(
 def requires_one(*needed: str) -> Any:
     """Return the dependency of a door that takes callers who have one of the scopes."""
 
-    def check(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
+    async def check(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
         if caller.scopes.isdisjoint(needed):
             raise _missing(caller, needed)
         return caller

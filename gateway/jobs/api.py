@@ -87,7 +87,7 @@ def tagged_problems(*kinds: type[Any]) -> dict[int | str, dict[str, Any]]:
 @router.get("/v1/jobs", responses=web.problems(*REFUSALS))
 def list_jobs(
     principal: Reader,
-    session: web.SessionDep,
+    session: web.ReadingDep,
     state: JobState | None = None,
     project: Name = None,
     cursor: Cursor = None,
@@ -110,7 +110,7 @@ def list_jobs(
     response_model=JobView,
     responses=tagged_problems(*REFUSALS, NotFoundError),
 )
-def show_job(job_id: str, request: Request, principal: Reader, session: web.SessionDep) -> Response:
+def show_job(job_id: str, request: Request, principal: Reader, session: web.ReadingDep) -> Response:
     """Show how a job goes. ``Retry-After`` says when to look again while it is active."""
     job = states.find(session, reading.client_of(principal), job_id)
     is_active = job.state in states.ACTIVE

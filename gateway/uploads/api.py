@@ -127,7 +127,7 @@ async def put_file(batch_id: str, name: Name, request: Request, principal: Write
     responses=web.problems(*REFUSALS, NotFoundError),
 )
 def show_file(
-    batch_id: str, name: Name, principal: FilesReader, session: web.SessionDep
+    batch_id: str, name: Name, principal: FilesReader, session: web.ReadingDep
 ) -> FileView:
     """Show a file's size, digest and state."""
     _, file = completion.file_of(session, client_of(principal), batch_id, name)

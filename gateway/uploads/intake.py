@@ -8,8 +8,6 @@ itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from gateway import threads
 from gateway.chunks import Chunk
 from gateway.errors import TooLargeError
 from gateway.landing.zone import Zone
@@ -41,30 +40,13 @@ class Intake:
     groups: Groups | None = None
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Do blocking work in the writers' pool, with this request's context.
-
-        A thread cannot be stopped: when the request is canceled, this ends only with the work, so
-        that nothing is taken away that the work still uses.
-        """
-        context = contextvars.copy_context()
-        job = asyncio.get_running_loop().run_in_executor(self.writers, context.run, work)
-        try:
-            return await asyncio.shield(job)
-        except asyncio.CancelledError:
-            await _ended(job)
-            raise
+        """Do blocking work in the writers' pool, with this request's context."""
+        return await threads.run(work, self.writers)
 
 
 def intake_of(state: Any) -> Intake:
     """Return the intake of an application, by its state."""
     return Intake(state.sessions, state.zone, state.writers, state.groups)
-
-
-async def _ended(job: asyncio.Future[Any]) -> None:
-    """Wait for the end of something, however often this itself is canceled."""
-    while not job.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([job])
 
 
 class Sink(Protocol):
@@ -102,7 +84,7 @@ async def pour(
     except BaseException:
         # No thread may still use the sink when its owner closes it.
         if writing is not None:
-            await _ended(writing)
+            await threads.ended(writing)
             if not writing.cancelled():
                 writing.exception()
         raise

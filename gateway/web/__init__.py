@@ -20,7 +20,7 @@ from gateway.web.context import RequestContext
 from gateway.web.cursors import cursor_for, position_of
 from gateway.web.parameters import Cursor, Limit, Moment, Text
 from gateway.web.problems import kinds, problem_response, problem_schema, responses
-from gateway.web.sessions import SessionDep
+from gateway.web.sessions import ReadingDep, SessionDep
 from gateway.web.streams import body
 from gateway.web.turns import Turns
 
@@ -31,6 +31,7 @@ __all__ = [
     "Cursor",
     "Limit",
     "Moment",
+    "ReadingDep",
     "SessionDep",
     "Text",
     "Turns",
