@@ -35,7 +35,7 @@ from gateway.batches.views import (
 from gateway.clients import limits, registry
 from gateway.clients.registry import Client
 from gateway.errors import NotFoundError, TooLargeError, UnavailableError, UnsupportedMediaError
-from gateway.identity.access import FilesReader, Operator, Reader, Writer
+from gateway.identity.access import FilesReader, Operator, Reader, ReaderKnock, Writer
 from gateway.jobs import states
 from gateway.jobs.api import REFUSALS, Cursor, Limit, Name, answered, tagged, tagged_problems
 from gateway.jobs.reading import as_queued, client_of, of_batch
@@ -160,12 +160,11 @@ def list_batches(
     response_model=BatchView,
     responses=tagged_problems(*REFUSALS, NotFoundError),
 )
-def show_batch(
-    batch_id: str, request: Request, principal: Reader, session: web.ReadingDep
-) -> Response:
+def show_batch(batch_id: str, request: Request, knock: ReaderKnock) -> Response:
     """Show a batch with its files and jobs. ``Retry-After`` is there while a job is active."""
-    batch = ledger.find(session, client_of(principal), batch_id)
-    view = _whole(session, batch)
+    client = client_of(knock.admitted())
+    with database.reader(request.app.state.sessions) as session:
+        view = _whole(session, ledger.find(session, client, batch_id))
     is_moving = any(job.state in states.ACTIVE for job in view.jobs)
     return answered(request, view, is_moving=is_moving)
 

@@ -324,6 +324,30 @@ def _admitted(caller: Principal, needed: tuple[str, ...], *, of_a_client: bool) 
     return caller
 
 
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """Somebody at a door that looks itself who it is, in the thread in which it works.
+
+    For doors that are asked again and again: each change of threads waits for its turn. Nothing
+    else is to be learned from it, and no fault of the request is told before.
+    """
+
+    _request: Request
+    _authorization: str | None
+    _needed: tuple[str, ...]
+
+    def admitted(self) -> Principal:
+        """Return who it is, as ``requires`` does, for a door to a client's own objects; blocks."""
+        caller = _caller(self._request, self._authorization)
+        return _admitted(caller, self._needed, of_a_client=True)
+
+
+async def _knocking(
+    request: Request, authorization: Annotated[str | None, Security(_scheme)]
+) -> Knock:
+    return Knock(request, authorization, (scopes.BATCHES_READ,))
+
+
 def _files_reader(
     request: Request, batch_id: str, authorization: Annotated[str | None, Security(_scheme)]
 ) -> Principal:
@@ -359,6 +383,7 @@ def _missing(caller: Principal, needed: tuple[str, ...]) -> ForbiddenError:
 
 Anyone = Annotated[Principal, requires()]
 Reader = Annotated[Principal, requires(scopes.BATCHES_READ, of_a_client=True)]
+ReaderKnock = Annotated[Knock, Depends(_knocking)]
 FilesReader = Annotated[Principal, Depends(_files_reader)]
 Writer = Annotated[Principal, requires(scopes.BATCHES_WRITE, of_a_client=True)]
 Operator = Annotated[Principal, requires(scopes.JOBS_WRITE, of_a_client=True)]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from gateway import web
+from gateway import database, web
 from gateway.clients.rate import RateLimitedError
 from gateway.errors import (
     ForbiddenError,
@@ -19,7 +19,13 @@ from gateway.errors import (
     UnavailableError,
     UnsupportedMediaError,
 )
-from gateway.identity.access import NotAuthenticatedError, Operator, Platform, Reader
+from gateway.identity.access import (
+    NotAuthenticatedError,
+    Operator,
+    Platform,
+    Reader,
+    ReaderKnock,
+)
 from gateway.identity.tokens import InvalidTokenError
 from gateway.jobs import news, reading, rejects, showing, states
 from gateway.jobs.views import (
@@ -110,11 +116,13 @@ def list_jobs(
     response_model=JobView,
     responses=tagged_problems(*REFUSALS, NotFoundError),
 )
-def show_job(job_id: str, request: Request, principal: Reader, session: web.ReadingDep) -> Response:
+def show_job(job_id: str, request: Request, knock: ReaderKnock) -> Response:
     """Show how a job goes. ``Retry-After`` says when to look again while it is active."""
-    job = states.find(session, reading.client_of(principal), job_id)
-    is_active = job.state in states.ACTIVE
-    return answered(request, showing.in_full(session, job), is_moving=is_active)
+    client = reading.client_of(knock.admitted())
+    with database.reader(request.app.state.sessions) as session:
+        job = states.find(session, client, job_id)
+        view = showing.in_full(session, job)
+    return answered(request, view, is_moving=job.state in states.ACTIVE)
 
 
 @router.get(
