@@ -256,7 +256,7 @@ def show_job(
 ) -> views.ClientsJob:
     """Show a job of any client."""
     found = states.by_id(session, id)
-    return views.ClientsJob.of(found, showing.in_full(session, found))
+    return views.ClientsJob.of(found, showing.found(session, found.client, found.id)[1])
 
 
 @router.post(

@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import database
@@ -105,7 +104,7 @@ class RequestRate:
     def _lease(self, client: str, wanted: int) -> _Lease:
         values = {"client": client, "wanted": wanted, "default": Limits().requests_per_second}
         with self._sessions() as session:
-            row = database.alone(session).execute(_LEASE, values).one()
+            row = database.alone(session).exec_driver_sql(_LEASE, values).one()
         return _Lease(row.began_at, row.granted, row.remaining, row.allowed, float(row.seconds))
 
 
@@ -208,14 +207,14 @@ _OVER = """
     held.began_at <= excluded.began_at - interval '1 second'
     OR held.began_at > excluded.began_at + interval '10 seconds'
 """
-_MORE = "least(:wanted, greatest(0, excluded.allowed - held.taken))"
-_LEASE = text(
+_MORE = "least(%(wanted)s, greatest(0, excluded.allowed - held.taken))"
+_LEASE = database.prepared(
     f"""
     INSERT INTO request_window AS held (client, began_at, allowed, taken, granted)
-    SELECT name, clock_timestamp(), most, least(:wanted, most), least(:wanted, most)
+    SELECT name, clock_timestamp(), most, least(%(wanted)s, most), least(%(wanted)s, most)
     FROM (
-        SELECT name, coalesce(CAST(limits ->> 'requests_per_second' AS int), :default) AS most
-        FROM client WHERE name = :client
+        SELECT name, coalesce(CAST(limits ->> 'requests_per_second' AS int), %(default)s) AS most
+        FROM client WHERE name = %(client)s
     ) AS limited
     ON CONFLICT (client) DO UPDATE SET
         began_at = CASE WHEN {_OVER} THEN excluded.began_at ELSE held.began_at END,
@@ -224,5 +223,8 @@ _LEASE = text(
         granted = CASE WHEN {_OVER} THEN excluded.granted ELSE {_MORE} END
     RETURNING began_at, granted, allowed, greatest(0, allowed - taken) AS remaining,
         least(1, 1 + extract(epoch FROM began_at - clock_timestamp())) AS seconds
-    """  # noqa: S608 - put together from the constants above
+    """,  # noqa: S608 - put together from the constants above
+    client="text",
+    wanted="integer",
+    default="integer",
 )

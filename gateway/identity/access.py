@@ -86,11 +86,12 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class _Recalled:
-    """Whom a token stood for, by which account of this name, and until when that is believed."""
+    """Whom a token stood for, by which account and client's state, and how long that is believed."""
 
     principal: Principal
     name: str
     account: Account
+    client_state: str | None
     good_until: float
 
 
@@ -134,19 +135,22 @@ class Access:
         DirectoryUnavailableError
             Group membership is not known and cannot be asked for.
         """
+        seen = self._seen(token)
+        if seen is not None:
+            principal = seen.principal
+            if self._standing(principal.jti, principal.client).client_state == seen.client_state:
+                return principal
         config = self.config.tokens
         claims = self._keys.verify(token, issuer=config.issuer, audience=config.audience)
         client = claims.get("client")
         standing = self._standing(claims["jti"], client)
-        if standing.revoked:
-            raise InvalidTokenError
         account = self.membership.account(claims["sub"])
         if account is None:
             raise InvalidTokenError
         found = self._now(claims, account, standing.client_state)
-        self._remember(
-            token, _Recalled(found, claims["sub"], account, time.monotonic() + RECALL_SECONDS)
-        )
+        good_until = time.monotonic() + RECALL_SECONDS
+        state = standing.client_state
+        self._remember(token, _Recalled(found, claims["sub"], account, state, good_until))
         return found
 
     def recall(self, token: str) -> Principal | None:
@@ -154,13 +158,16 @@ class Access:
 
         Only for callers who ask for ``REVOKED`` too, in the transaction that commits what they do.
         """
+        seen = self._seen(token)
+        return None if seen is None else seen.principal
+
+    def _seen(self, token: str) -> _Recalled | None:
         seen = self._recalled.get(token)
         if seen is None or seen.good_until < time.monotonic():
             return None
         if seen.principal.expires_at <= time.time():
             return None
-        is_same = self.membership.recall(seen.name) is seen.account
-        return seen.principal if is_same else None
+        return seen if self.membership.recall(seen.name) is seen.account else None
 
     def is_known(self, token: str) -> bool:
         """Say whether a token was good here lately."""
@@ -172,10 +179,20 @@ class Access:
         self._recalled[token] = seen
 
     def _standing(self, jti: str, client: str | None) -> sessions.Standing:
+        """Ask the database about a token that is good by itself.
+
+        Raises
+        ------
+        InvalidTokenError
+            It was revoked.
+        """
         # Ended before the directory is asked: no transaction stays open over the network.
         with self.database() as session:
             database.alone(session)
-            return sessions.standing(session, jti=jti, family=family_of(jti), client=client)
+            found = sessions.standing(session, jti=jti, family=family_of(jti), client=client)
+        if found.revoked:
+            raise InvalidTokenError
+        return found
 
     def _now(self, claims: dict[str, Any], account: Account, state: str | None) -> Principal:
         client = claims.get("client")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Text, bindparam, delete, func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -37,23 +37,22 @@ class Standing:
 
 def standing(session: Session, *, jti: str, family: str | None, client: str | None) -> Standing:
     """Ask in one query whether a token was revoked, and for its client's state."""
-    values = {"token_jti": jti, "token_family": family, "token_client": client}
-    row = session.execute(_STANDING, values).one()
+    values = {"jti": jti, "family": family, "client": client}
+    row = session.connection().exec_driver_sql(_STANDING, values).one()
     return Standing(row[0], row[1])
 
 
-# Asked for every request, so built once.
-_STANDING = select(
-    or_(
-        select(RevokedToken.jti).where(RevokedToken.jti == bindparam("token_jti")).exists(),
-        select(TokenFamily.id)
-        .where(TokenFamily.id == bindparam("token_family", type_=Text))
-        .where(TokenFamily.revoked_at.is_not(None))
-        .exists(),
-    ),
-    select(Client.state)
-    .where(Client.name == bindparam("token_client", type_=Text))
-    .scalar_subquery(),
+# Asked for every request, so planned once for each connection.
+_STANDING = database.prepared(
+    """
+SELECT
+    EXISTS (SELECT FROM revoked_token WHERE jti = %(jti)s)
+    OR EXISTS (SELECT FROM token_family WHERE id = %(family)s AND revoked_at IS NOT NULL),
+    (SELECT state FROM client WHERE name = %(client)s)
+""",
+    jti="text",
+    family="text",
+    client="text",
 )
 
 

@@ -120,8 +120,7 @@ def show_job(job_id: str, request: Request, knock: ReaderKnock) -> Response:
     """Show how a job goes. ``Retry-After`` says when to look again while it is active."""
     client = reading.client_of(knock.admitted())
     with database.reader(request.app.state.sessions) as session:
-        job = states.find(session, client, job_id)
-        view = showing.in_full(session, job)
+        job, view = showing.found(session, client, job_id)
     return answered(request, view, is_moving=job.state in states.ACTIVE)
 
 

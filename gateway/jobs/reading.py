@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from gateway.errors import Fault, GatewayError, InvalidRequestError, NotFoundError
 from gateway.identity.access import Principal
 from gateway.jobs import steps
-from gateway.jobs.model import Job, Plan
+from gateway.jobs.model import Job
 from gateway.jobs.steps import Summary
-from gateway.jobs.views import JobError, JobPlan, JobView, RowCounts, StepView
+from gateway.jobs.views import JobError, JobView, RowCounts, StepView
 
 ACTIVE = frozenset({"queued", "blocked", "dispatched", "running"})
 ENDED = frozenset({"succeeded", "partially_succeeded", "failed", "canceled"})
@@ -159,28 +159,23 @@ def view(session: Session, job: Job) -> JobView:
     return views(session, [job])[0]
 
 
-def plan_of(session: Session, job_id: str) -> JobPlan | None:
-    """Return how a job's delivery was taken apart; None before that is known."""
-    found = session.get(Plan, job_id)
-    return None if found is None else JobPlan.model_validate(found.document)
-
-
 def views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     """Return jobs as their client sees them, with one query for all their steps."""
     by_job: dict[str, list[Summary]] = {}
     for summary in steps.summaries(session, [job.id for job in jobs]) if jobs else ():
         by_job.setdefault(summary.job_id, []).append(summary)
-    return [_view(job, by_job.get(job.id, [])) for job in jobs]
+    return [shown(job, by_job.get(job.id, [])) for job in jobs]
 
 
 def as_queued(job: Job) -> JobView:
     """Return a job as it was when it was queued: an answer that can be given again."""
-    return _view(job, []).model_copy(
+    return shown(job, []).model_copy(
         update={"state": "queued", "waiting_reason": None, "finished_at": None, "error": None}
     )
 
 
-def _view(job: Job, found: Sequence[Summary]) -> JobView:
+def shown(job: Job, found: Sequence[Summary]) -> JobView:
+    """Return a job and its steps as its client sees them."""
     failed = job.state == "failed" and job.error_code is not None
     error = JobError(code=job.error_code or "", detail=job.error_detail or "") if failed else None
     return JobView(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, exists, func, insert, or_, select, tuple_
+from sqlalchemy import Select, and_, delete, exists, func, insert, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -114,9 +114,9 @@ def first_failed(session: Session, job_id: str) -> str | None:
     return next((each.name for each in summaries(session, [job_id]) if each.failed), None)
 
 
-def summaries(session: Session, job_ids: Sequence[str]) -> list[Summary]:
-    """Return the steps of these jobs, each job's in their order."""
-    query = (
+def summarized(job_ids: Sequence[str]) -> Select[Any]:
+    """Return the query whose rows are ``Summary``'s fields."""
+    return (
         select(
             StepPart.job_id,
             StepPart.step,
@@ -136,7 +136,16 @@ def summaries(session: Session, job_ids: Sequence[str]) -> list[Summary]:
         .where(StepPart.job_id.in_(job_ids))
         .group_by(StepPart.job_id, StepPart.step)
     )
-    found = [Summary(*row) for row in session.execute(query)]
+
+
+def summaries(session: Session, job_ids: Sequence[str]) -> list[Summary]:
+    """Return the steps of these jobs, each job's in their order."""
+    found = [Summary(*row) for row in session.execute(summarized(job_ids))]
+    return in_order(found)
+
+
+def in_order(found: Iterable[Summary]) -> list[Summary]:
+    """Return a job's steps as they follow on each other."""
     return sorted(found, key=lambda each: ORDER.index(each.name))
 
 
