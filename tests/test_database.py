@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import pytest
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from gateway import database
+from gateway.audit import trail
+from gateway.events import feed
+from gateway.identity.model import RevokedToken
 
 ADD = database.prepared("INSERT INTO noted (word) VALUES (%(word)s)", word="text")
 PLAIN = "INSERT INTO noted (word) VALUES (%(word)s)"
@@ -111,6 +115,37 @@ def test_a_statement_alone_is_committed_at_once_and_the_next_transaction_is_one(
             session.execute(text("DELETE FROM noted"))
     with sessions.begin() as session:
         assert words(session) == ["alone"]
+
+
+def test_a_session_that_reads_holds_no_transaction_and_sees_what_is_committed(
+    sessions: sessionmaker[Session],
+) -> None:
+    with database.reader(sessions) as reading:
+        assert words(reading) == []
+        with sessions.begin() as session:
+            session.execute(text("LOCK TABLE noted"))
+            session.execute(text(PLAIN.replace("%(word)s", "'a'")))
+        assert words(reading) == ["a"]
+        raw = reading.connection().connection.driver_connection
+        assert raw is not None
+        assert raw.info.transaction_status == TRANSACTION_STATUS_IDLE
+    with sessions() as session:
+        session.execute(text(PLAIN.replace("%(word)s", "'b'")))
+        session.rollback()
+        assert words(session) == ["a"]
+
+
+def test_what_is_noted_in_a_session_that_reads_is_refused(
+    sessions: sessionmaker[Session],
+) -> None:
+    with database.reader(sessions) as reading:
+        with pytest.raises(TypeError, match="only reads"):
+            trail.record(reading, actor="a", action="a", subject="a", client=None)
+        with pytest.raises(TypeError, match="only reads"):
+            feed.publish(reading, client="acme", type="a", subject="a", data={})
+        reading.add(RevokedToken(jti="a", expires_at=database.now(reading)))
+        with pytest.raises(TypeError, match="only reads"):
+            reading.flush()
 
 
 def test_a_kept_connection_that_its_server_closed_is_replaced(
