@@ -61,7 +61,7 @@ os.environ.update(ENVIRONMENT)
 sys.path.insert(0, str(ROOT / "airflow/plugins"))
 
 from tests import lone_postgres
-from tests.auth_manager import gateway_fake
+from tests.auth_manager import gateway_fake, signing
 
 if TYPE_CHECKING:
     from tests.auth_manager.world import World
@@ -101,6 +101,23 @@ def world(metadata_database: None) -> Iterator[World]:
         os.environ["INGEST_GATEWAY_URL"] = running.url
         with worlds.running(running, HOME) as world:
             yield world
+
+
+@pytest.fixture
+def accounts(world: World) -> Iterator[gateway_fake.Gateway]:
+    """People in the directory, and a browser that has never been here."""
+    signing.fresh(world)
+    password = signing.PASSWORD
+    world.gateway.accounts = {
+        "acme-operator": gateway_fake.Account(password, {"sub": "acme-operator"}),
+        "consultant": gateway_fake.Account(password, {"sub": "consultant"}, ("acme", "globex")),
+        "admin": gateway_fake.Account(
+            password, {"sub": "admin", "scope": "admin", "client": None}
+        ),
+        "sender": gateway_fake.Account(password, {"sub": "sender", "scope": "batches:write"}),
+    }
+    yield world.gateway
+    signing.fresh(world)
 
 
 def write_registry() -> None:
