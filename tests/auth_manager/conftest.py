@@ -111,9 +111,7 @@ def accounts(world: World) -> Iterator[gateway_fake.Gateway]:
     world.gateway.accounts = {
         "acme-operator": gateway_fake.Account(password, {"sub": "acme-operator"}),
         "consultant": gateway_fake.Account(password, {"sub": "consultant"}, ("acme", "globex")),
-        "admin": gateway_fake.Account(
-            password, {"sub": "admin", "scope": "admin", "client": None}
-        ),
+        "admin": gateway_fake.Account(password, {"sub": "admin", "scope": "admin", "client": None}),
         "sender": gateway_fake.Account(password, {"sub": "sender", "scope": "batches:write"}),
     }
     yield world.gateway

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import jwt
 from starlette.testclient import TestClient
 
 from gateway.identity import codes
@@ -118,3 +119,28 @@ def action_of(page: Any) -> str:
     found = re.search(r'action="([^"]*)"', page.text)
     assert found, page.text
     return html.unescape(found[1])
+
+
+def signed_on(client: TestClient, who: tuple[str, str], application: str = "airflow") -> Attempt:
+    """Sign somebody in on the way to an application."""
+    attempt = Attempt(client, application)
+    attempt.post(*who)
+    return attempt
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """Return what a token says; nothing of it is checked."""
+    found: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return found
+
+
+def family_of(access_token: str) -> str:
+    """Return the session that a token came of."""
+    return str(claims_of(access_token)["jti"].partition(".")[0])
+
+
+def end_session(client: TestClient, identity: str, application: str = "airflow") -> Any:
+    """Have an application end a session."""
+    form = {"token": identity, "token_type_hint": "session"}
+    auth = (application, SECRETS[application])
+    return client.post("/v1/token/revoke", data=form, auth=auth)

@@ -35,11 +35,6 @@ def client(start: Start) -> TestClient:
     return served(start)
 
 
-@pytest.fixture
-def operator(directory_server: DirectoryServer) -> tuple[str, str]:
-    return "acme-operator", directory_server.passwords["acme-operator"]
-
-
 def cookie_named(answer: Any, name: str) -> str:
     (found,) = [each for each in answer.headers.get_list("set-cookie") if each.startswith(name)]
     return str(found)
