@@ -7,14 +7,17 @@ shortest time of late spent half of it in a queue, and with it half of those tha
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 
 # Errands of one lane that wait for each other: below, one more is tried; above, one fewer.
 FEW, MANY = 0.75, 1.5
-# The shortest time is that of this long, and of as long before: Airflow may have become slower.
+# After so long the shortest time is found anew, by one errand at a time: Airflow may have become
+# slower, and in a long storm it shows nobody how quick it is.
 MEMORY_SECONDS = 30.0
+TICK = 1e-6
 
 
 class Pace:
@@ -32,7 +35,7 @@ class Pace:
         self._most = most
         self._clock = clock
         self._width = 1.0
-        self._shortest = self._shortest_before = float("inf")
+        self._shortest = float("inf")
         self._since = clock()
         self._lock = threading.Lock()
 
@@ -50,16 +53,14 @@ class Pace:
             How many of its lane there were when it began, itself included.
         """
         with self._lock:
-            base = self._base(seconds)
-            waiting = under_way * (1 - base / seconds) if seconds else 0.0
-            if waiting > MANY:
-                self._width = max(1.0, self._width - 1 / self._width)
-            elif waiting < FEW and under_way >= self.width:
-                self._width = min(float(self._most), self._width + 1 / self._width)
+            if self._clock() - self._since > MEMORY_SECONDS:
+                self._shortest, self._width, self._since = float("inf"), 1.0, self._clock()
+            if under_way == 1 or math.isfinite(self._shortest):
+                self._shortest = min(self._shortest, seconds)
+                self._learn(under_way * (1 - self._shortest / max(seconds, TICK)), under_way)
 
-    def _base(self, seconds: float) -> float:
-        if self._clock() - self._since > MEMORY_SECONDS:
-            self._shortest_before, self._shortest = self._shortest, float("inf")
-            self._since = self._clock()
-        self._shortest = min(self._shortest, seconds)
-        return min(self._shortest, self._shortest_before)
+    def _learn(self, waiting: float, under_way: int) -> None:
+        if waiting > MANY:
+            self._width = max(1.0, self._width - 1 / self._width)
+        elif waiting < FEW and under_way >= self.width:
+            self._width = min(float(self._most), self._width + 1 / self._width)

@@ -73,8 +73,19 @@ def test_an_airflow_that_became_slower_is_measured_anew() -> None:
     clock = Clock()
     mine = Pace(4, clock)
     carried(mine, Airflow(64), 50)
-    for _ in range(3):
-        clock.now += pace.MEMORY_SECONDS + 1
-        for _ in range(20):
-            mine.took(10 * ALONE_SECONDS, mine.width)
+    mine.took(100 * ALONE_SECONDS, 4)
+    assert mine.width == 3
+    clock.now += pace.MEMORY_SECONDS + 1
+    mine.took(100 * ALONE_SECONDS, 3)
+    assert mine.width <= 2
+    for _ in range(50):
+        mine.took(100 * ALONE_SECONDS, mine.width)
     assert mine.width == 4
+
+
+def test_a_storm_that_goes_on_makes_no_lane_wider() -> None:
+    clock = Clock()
+    mine, airflow = Pace(4, clock), Airflow(1)
+    for _ in range(20):
+        assert set(carried(mine, airflow, 50)[10:]) <= {1, 2}
+        clock.now += pace.MEMORY_SECONDS / 2

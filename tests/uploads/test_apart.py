@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any
@@ -38,16 +37,20 @@ class Apart:
     def __init__(self, zone: Zone, sessions: sessionmaker[Session]) -> None:
         self.heard: list[tuple[str, int]] = []
         self._zone = zone
-        self._in_use: Counter[int] = Counter()
+        # Which thread took a connection; another may give it back.
+        self._taken_by: dict[int, int] = {}
         engine = sessions.kw["bind"]
-        event.listen(engine, "checkout", lambda *_: self._in_use.update([get_ident()]))
-        event.listen(engine, "checkin", lambda *_: self._in_use.subtract([get_ident()]))
+        event.listen(engine, "checkout", self._take)
+        event.listen(engine, "checkin", lambda _, record: self._taken_by.pop(id(record), None))
+
+    def _take(self, _raw: Any, record: Any, _proxy: Any) -> None:
+        self._taken_by[id(record)] = get_ident()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         found = getattr(self._zone, name)
 
         def heard(*given: Any) -> Any:
-            self.heard.append((name, self._in_use[get_ident()]))
+            self.heard.append((name, list(self._taken_by.values()).count(get_ident())))
             return found(*given)
 
         return heard
