@@ -184,9 +184,3 @@ def directory_admin(directory_server: DirectoryServer) -> Iterator[DirectoryAdmi
     admin = DirectoryAdmin(directory_server)
     yield admin
     admin.restore()
-
-
-@pytest.fixture
-def operator(directory_server: DirectoryServer) -> tuple[str, str]:
-    """A name and a password of a client's."""
-    return "acme-operator", directory_server.passwords["acme-operator"]

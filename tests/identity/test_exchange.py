@@ -14,7 +14,7 @@ from deploy.local.directory import Directory as DirectoryServer
 from gateway.audit.model import AuditEvent
 from gateway.identity import requests
 from tests.identity.conftest import DirectoryAdmin, Start
-from tests.identity.signing_on import SECRETS, Attempt, answered, served
+from tests.identity.signon.signing_on import SECRETS, Attempt, answered, served
 
 
 @pytest.fixture

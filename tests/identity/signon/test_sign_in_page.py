@@ -14,7 +14,7 @@ from deploy.local.directory import Directory as DirectoryServer
 from gateway.clients.registry import Client
 from gateway.identity.model import SignIn
 from tests.identity.conftest import DirectoryAdmin, Start
-from tests.identity.signing_on import (
+from tests.identity.signon.signing_on import (
     APPLICATIONS,
     ISSUER,
     Attempt,
@@ -28,11 +28,6 @@ TRY_AGAIN = "Try again in a minute"
 WRONG = "The user name or the password is not right."
 SESSION = "__Host-gateway-session"
 NASTY = '"><script>alert(1)</script>'
-
-
-@pytest.fixture
-def client(start: Start) -> TestClient:
-    return served(start)
 
 
 def cookie_named(answer: Any, name: str) -> str:

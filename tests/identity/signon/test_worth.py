@@ -6,7 +6,6 @@ import json
 import time
 from pathlib import Path
 
-import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
@@ -16,7 +15,8 @@ from gateway.audit.model import AuditEvent
 from gateway.identity import sessions as signed_in
 from gateway.identity import tokens
 from tests.identity.conftest import DirectoryAdmin, Start
-from tests.identity.signing_on import (
+from tests.identity.signon.signing_on import (
+    CONTRACT,
     ISSUER,
     Attempt,
     answered,
@@ -25,13 +25,6 @@ from tests.identity.signing_on import (
     served,
     signed_on,
 )
-
-CONTRACT = Path(__file__).parents[2] / "airflow" / "contract"
-
-
-@pytest.fixture
-def client(start: Start) -> TestClient:
-    return served(start)
 
 
 def test_a_session_is_worth_what_the_directory_grants_at_this_moment(

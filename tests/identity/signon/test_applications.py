@@ -10,7 +10,7 @@ import pytest
 from gateway import settings
 from gateway.identity.applications import Applications
 from gateway.settings import SettingsError
-from tests.identity.signing_on import (
+from tests.identity.signon.signing_on import (
     APPLICATIONS,
     ISSUER,
     SECRETS,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.testclient import TestClient
 
 from tests.identity.conftest import DirectoryAdmin, Start
-from tests.identity.signing_on import (
+from tests.identity.signon.signing_on import (
     SECRETS,
     Attempt,
     answered,
@@ -19,12 +18,6 @@ from tests.identity.signing_on import (
     served,
     signed_on,
 )
-
-
-@pytest.fixture
-def client(start: Start) -> TestClient:
-    return served(start)
-
 
 CODE_ATTACKS: dict[str, dict[str, str | None]] = {
     "another verifier": {"code_verifier": "v" * 43},

@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 from gateway.identity import codes
 from tests.identity.conftest import Start
 
+CONTRACT = Path(__file__).parents[3] / "airflow" / "contract"
 ISSUER = "https://gateway.test"
 CALLBACK = "https://airflow.test/auth/callback"
 SECRETS = {"airflow": "s" * 40, "grafana": "g" * 40, "console": "c" * 40}

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import jwt
-import pytest
 from starlette.testclient import TestClient
 
-from tests.identity.conftest import Start
-from tests.identity.signing_on import (
+from tests.identity.signon.signing_on import (
+    CONTRACT,
     ISSUER,
     Attempt,
     answered,
     claims_of,
-    served,
     signed_on,
 )
-
-CONTRACT = Path(__file__).parents[2] / "airflow" / "contract"
-
-
-@pytest.fixture
-def client(start: Start) -> TestClient:
-    return served(start)
 
 
 def test_a_person_signs_in_once_and_the_application_learns_who_it_is(
