@@ -35,6 +35,17 @@ def client_of(principal: Principal) -> str:
     return principal.client
 
 
+def require_id(job_id: str) -> None:
+    """See to it that this may be a job's id; the database is asked for no other.
+
+    Raises
+    ------
+    NotFoundError
+    """
+    if ID.fullmatch(job_id) is None:
+        raise NotFoundError
+
+
 def find(session: Session, client: str, job_id: str, *, lock: bool = False) -> Job:
     """Return a client's job.
 
@@ -43,8 +54,7 @@ def find(session: Session, client: str, job_id: str, *, lock: bool = False) -> J
     NotFoundError
         The client has no such job.
     """
-    if ID.fullmatch(job_id) is None:
-        raise NotFoundError
+    require_id(job_id)
     query = select(Job).where(Job.client == client, Job.id == job_id)
     if lock:
         query = query.with_for_update(key_share=True)
@@ -62,7 +72,8 @@ def by_id(session: Session, job_id: str) -> Job:
     NotFoundError
         There is no such job.
     """
-    job = session.get(Job, job_id) if ID.fullmatch(job_id) else None
+    require_id(job_id)
+    job = session.get(Job, job_id)
     if job is None:
         raise NotFoundError
     return job
@@ -76,9 +87,9 @@ def locked(session: Session, job_id: str) -> Job:
     NotFoundError
         There is no such job.
     """
-    known = ID.fullmatch(job_id) is not None
+    require_id(job_id)
     lock = {"key_share": True}
-    job = session.get(Job, job_id, with_for_update=lock, populate_existing=True) if known else None
+    job = session.get(Job, job_id, with_for_update=lock, populate_existing=True)
     if job is None:
         raise NotFoundError
     return job

@@ -24,8 +24,7 @@ def found(session: Session, client: str, job_id: str) -> tuple[Job, JobView]:
     NotFoundError
         The client has no such job.
     """
-    if reading.ID.fullmatch(job_id) is None:
-        raise NotFoundError
+    reading.require_id(job_id)
     rows = session.execute(_whole(client, job_id)).all()
     if not rows:
         raise NotFoundError
